@@ -1,0 +1,15 @@
+// One function per file of this folder; module.cpp calls them all. How arrays cross: NumPy in, NumPy out, no hidden casts.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+namespace bg::bindings {
+
+namespace py = pybind11;
+
+void bind_config(py::module_& m);
+void bind_base(py::module_& m);
+
+}  // namespace bg::bindings

@@ -1,0 +1,73 @@
+// Config and its table of options, for Python.
+#include "base/config.h"
+
+#include "bindings/bindings.h"
+
+namespace bg::bindings {
+namespace {
+
+std::vector<Section> sections_of(const std::vector<std::string>& names) {
+  std::vector<Section> out;
+  for (const std::string& n : names) {
+    if (n == "model") out.push_back(Section::model);
+    else if (n == "train") out.push_back(Section::train);
+    else if (n == "run") out.push_back(Section::run);
+    else throw py::value_error("unknown section " + n);
+  }
+  return out;
+}
+
+}  // namespace
+
+void bind_config(py::module_& m) {
+  py::class_<Config> c(m, "Config", "Options of a run; see option_table(). Immutable from Python: use `replaced`.");
+  c.def(py::init<>());
+#define BG_INT(section, name, def, low, high, doc) c.def_readonly(#name, &Config::name, doc);
+#define BG_REAL(section, name, def, low, high, doc) c.def_readonly(#name, &Config::name, doc);
+#define BG_BOOL(section, name, def, doc) c.def_readonly(#name, &Config::name, doc);
+#define BG_TEXT(section, name, def, choices, doc) c.def_readonly(#name, &Config::name, doc);
+#include "base/config.def"
+  c.def_property_readonly("vocab_size", &Config::vocab_size, "ids; 260 or 256, by family")
+      .def_property_readonly("byte_offset", &Config::byte_offset, "id of byte 0")
+      .def_property_readonly("bos_id", &Config::bos_id, "id that starts a document, -1 where the family has none")
+      .def_property_readonly("mlp_dim", &Config::mlp_dim, "elements; MLP width F")
+      .def("set", &Config::set, py::arg("name"), py::arg("value"), "Sets one option from its text form; ValueError when unknown or out of range.")
+      .def("get", &Config::get, py::arg("name"), "Text form of one option.")
+      .def("validate", &Config::validate, "ValueError when options contradict each other.")
+      .def("copy", [](const Config& self) { return self; })
+      .def("__eq__", [](const Config& a, const Config& b) { return a == b; })
+      .def(
+          "text",
+          [](const Config& self, const std::vector<std::string>& sections, bool docs) {
+            return self.text(sections_of(sections), docs);
+          },
+          py::arg("sections") = std::vector<std::string>{"model", "train", "run"}, py::arg("docs") = false,
+          "TOML of the sections asked for, one option a line.")
+      .def_static("preset", &Config::preset, py::arg("name"))
+      .def_static("preset_names", &Config::preset_names)
+      .def_static(
+          "parse", [](const std::string& text, const std::string& source, const Config& base) { return Config::parse(text, source, base); },
+          py::arg("text"), py::arg("source"), py::arg("base"));
+  m.def(
+      "option_table",
+      [] {
+        constexpr const char* kTypes[] = {"int", "float", "bool", "str"};
+        py::list rows;
+        for (const OptionInfo& o : option_table()) {
+          py::dict row;
+          row["section"] = name_of(o.section);
+          row["type"] = kTypes[static_cast<int>(o.type)];
+          row["name"] = o.name;
+          row["low"] = o.low;
+          row["high"] = o.high;
+          row["choices"] = o.choices;
+          row["doc"] = o.doc;
+          rows.append(row);
+        }
+        return rows;
+      },
+      "One dict per option: section, type, name, low, high, choices, doc.");
+  m.def("nearest_option", [](const std::string& name) { return nearest_option(name); }, py::arg("name"));
+}
+
+}  // namespace bg::bindings
