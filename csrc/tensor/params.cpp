@@ -1,0 +1,114 @@
+#include "tensor/params.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/random.h"
+
+namespace bg {
+namespace {
+
+constexpr int64_t kAlign = static_cast<int64_t>(Buffer::kAlign / sizeof(float));   // elements
+
+// Orthonormal rows (or columns, whichever are fewer) by modified Gram-Schmidt, twice, of a normal matrix.
+void orthonormalise(std::vector<double>& a, int64_t rows, int64_t cols) {
+  const bool tall = rows > cols;
+  const int64_t n = tall ? cols : rows, m = tall ? rows : cols;   // n vectors of length m
+  std::vector<double> v(static_cast<size_t>(n * m));
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < m; ++j) v[i * m + j] = tall ? a[j * cols + i] : a[i * cols + j];
+  for (int64_t i = 0; i < n; ++i) {
+    double* vi = &v[i * m];
+    for (int pass = 0; pass < 2; ++pass)
+      for (int64_t p = 0; p < i; ++p) {
+        const double* vp = &v[p * m];
+        double dot = 0;
+        for (int64_t j = 0; j < m; ++j) dot += vi[j] * vp[j];
+        for (int64_t j = 0; j < m; ++j) vi[j] -= dot * vp[j];
+      }
+    double norm = 0;
+    for (int64_t j = 0; j < m; ++j) norm += vi[j] * vi[j];
+    norm = std::sqrt(norm);
+    for (int64_t j = 0; j < m; ++j) vi[j] /= norm;
+  }
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < m; ++j) (tall ? a[j * cols + i] : a[i * cols + j]) = v[i * m + j];
+}
+
+}  // namespace
+
+std::vector<double> initial_values(const ParamSpec& spec, uint64_t seed) {
+  const Random random(seed, spec.name);
+  const int64_t n = spec.shape.numel();
+  std::vector<double> out(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) {
+    switch (spec.init.kind) {
+      case Init::Kind::constant: out[i] = spec.init.a; break;
+      case Init::Kind::normal: out[i] = spec.init.a * random.normal(i); break;
+      case Init::Kind::orthogonal: out[i] = random.normal(i); break;
+      case Init::Kind::uniform: out[i] = spec.init.a * (2 * random.uniform(i) - 1); break;
+      case Init::Kind::rows: out[i] = i < n / spec.shape[0] ? spec.init.a : spec.init.b; break;
+    }
+  }
+  if (spec.init.kind == Init::Kind::orthogonal) orthonormalise(out, spec.shape[0], n / spec.shape[0]);
+  return out;
+}
+
+void ParamTable::param(Param& handle, std::string name, Shape shape, Init init, Group group, Codec codec,
+                       Averaging averaging, bool after) {
+  BG_CHECK(find(name) == nullptr, "parameter declared twice:", name);
+  BG_CHECK(!after || (!specs_.empty() && specs_.back().group == group), "no neighbour of its group before", name);
+  specs_.push_back({std::move(name), shape, init, group, codec, averaging, 0, &handle});
+  after_.push_back(after);
+}
+
+const ParamSpec* ParamTable::find(std::string_view name) const {
+  const auto it = std::find_if(specs_.begin(), specs_.end(), [&](const ParamSpec& s) { return s.name == name; });
+  return it == specs_.end() ? nullptr : &*it;
+}
+
+Tensor ParamTable::view(const ParamSpec& spec, Tensor arena) {
+  char* base = static_cast<char*>(arena.data()) + static_cast<size_t>(spec.offset) * size_of(arena.dtype());
+  return Tensor(base, spec.shape, arena.dtype(), arena.device());
+}
+
+void ParamTable::allocate(const Ctx& ctx, uint64_t seed) {
+  dtype_ = ctx.dtype;
+  device_ = ctx.device;
+  int64_t at = 0;
+  for (int g = 0; g < kNumGroups; ++g) {
+    ranges_[g].first = at;
+    for (size_t i = 0; i < specs_.size(); ++i) {
+      if (static_cast<int>(specs_[i].group) != g) continue;
+      if (!after_[i]) at = (at + kAlign - 1) / kAlign * kAlign;
+      specs_[i].offset = at;
+      at += specs_[i].shape.numel();
+      numel_ += specs_[i].shape.numel();
+    }
+    at = (at + kAlign - 1) / kAlign * kAlign;
+    ranges_[g].second = at;
+  }
+  arena_numel_ = at;
+  values_ = Buffer(static_cast<size_t>(at) * size_of(dtype_), device_);
+  grads_ = Buffer(static_cast<size_t>(at) * size_of(dtype_), device_);
+  for (const ParamSpec& s : specs_) *s.handle = {view(s, values()), view(s, grads())};
+  ctx.pool->parallel_for(static_cast<int64_t>(specs_.size()), [&](int64_t i) {
+    const ParamSpec& s = specs_[i];
+    const std::vector<double> first = initial_values(s, seed);
+    BG_FLOATS(dtype_, T, std::copy(first.begin(), first.end(), s.handle->value.ptr<T>()));
+  });
+}
+
+Tensor stacked(std::initializer_list<Tensor> parts) {
+  const Tensor& first = *parts.begin();
+  int64_t rows = 0;
+  const char* next = static_cast<const char*>(first.data());
+  for (const Tensor& t : parts) {
+    BG_CHECK(t.data() == next && t.dim(1) == first.dim(1), "these tensors do not lie behind one another");
+    rows += t.dim(0);
+    next += t.size_bytes();
+  }
+  return Tensor(first.data(), {rows, first.dim(1)}, first.dtype(), first.device());
+}
+
+}  // namespace bg

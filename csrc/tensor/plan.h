@@ -1,0 +1,82 @@
+// Where activations live: layers say what they need, then one arena is allocated and steps allocate nothing.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/ctx.h"
+#include "tensor/buffer.h"
+#include "tensor/tensor.h"
+
+namespace bg {
+
+/// What a plan is for: `train` keeps what backward reads; `infer` lets every layer reuse the memory of the one before.
+enum class Purpose : uint8_t { train, infer };
+
+/// Lifetimes, by which member declares a tensor:
+///   keep      the whole step, in every purpose (residual stream, skips)
+///   saved     from a layer's forward to its backward; under `infer` only inside its forward
+///   scratch   inside one call of forward or backward of the layer (scope) that declares it, sublayers included
+///   backward  like scratch, but absent (empty tensor) under `infer`
+/// Handles are filled by commit(), and stay valid until the plan is destroyed.
+class Plan {
+ public:
+  Plan(const Ctx& ctx, Purpose purpose) : ctx_(ctx), purpose_(purpose) {}
+  Purpose purpose() const { return purpose_; }
+  DType dtype() const { return ctx_.dtype; }
+  bool training() const { return purpose_ == Purpose::train; }
+
+  void keep(Tensor& t, const char* name, Shape shape) { add(t, name, shape, ctx_.dtype, Life::keep); }
+  void saved(Tensor& t, const char* name, Shape shape) { add(t, name, shape, ctx_.dtype, Life::saved); }
+  void scratch(Tensor& t, const char* name, Shape shape) { add(t, name, shape, ctx_.dtype, Life::scratch); }
+  void backward(Tensor& t, const char* name, Shape shape) { add(t, name, shape, ctx_.dtype, Life::backward); }
+  void keep(Tensor& t, const char* name, Shape shape, DType dtype) { add(t, name, shape, dtype, Life::keep); }
+  void saved(Tensor& t, const char* name, Shape shape, DType dtype) { add(t, name, shape, dtype, Life::saved); }
+  void backward(Tensor& t, const char* name, Shape shape, DType dtype) { add(t, name, shape, dtype, Life::backward); }
+
+  /// A scope's overlaid memory begins behind its parent's and is given to the next scope when it ends.
+  class Scope {
+   public:
+    Scope(Plan& plan, const std::string& name) : plan_(plan), length_(plan.path_.size()), overlay_(plan.overlay_) {
+      plan.path_ += name + ".";
+    }
+    ~Scope() {
+      plan_.path_.resize(length_);
+      plan_.overlay_ = overlay_;
+    }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Plan& plan_;
+    size_t length_, overlay_;
+  };
+
+  /// Allocates and fills all handles.
+  void commit();
+  size_t size_bytes() const { return buffer_.size_bytes(); }
+  /// A table: lifetime, name, shape, offset, bytes.
+  std::string print() const;
+
+ private:
+  enum class Life : uint8_t { keep, saved, scratch, backward };
+  struct Row {
+    Tensor* handle;
+    std::string name;
+    Shape shape;
+    DType dtype;
+    Life life;
+    bool overlaid;
+    size_t offset;
+  };
+  void add(Tensor& t, const char* name, Shape shape, DType dtype, Life life);
+
+  Ctx ctx_;
+  Purpose purpose_;
+  std::vector<Row> rows_;
+  std::string path_;
+  size_t kept_ = 0, overlay_ = 0, overlay_max_ = 0;   // bytes
+  Buffer buffer_;
+};
+
+}  // namespace bg
