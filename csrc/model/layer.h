@@ -1,0 +1,43 @@
+// What a layer of a block is: it takes the normed residual stream u (B,T,D) and returns what is added to it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/config.h"
+#include "tensor/params.h"
+#include "tensor/plan.h"
+
+namespace bg {
+
+/// Sizes of one forward pass inside the blocks. T counts positions there: bytes, or patches under patching.
+struct Dims {
+  int64_t B = 0, T = 0;
+  int64_t rows() const { return B * T; }
+};
+
+/// Where a layer stands.
+struct LayerPlace {
+  int64_t index = 0;    // of its block, from 0
+  int64_t window = 0;   // ids that attention may look back, itself included; 0: all
+  bool xsa = false;     // remove each value's own direction
+  std::string prefix;   // of its block's parameter names, "blocks.3."
+};
+
+class Layer {
+ public:
+  virtual ~Layer() = default;
+  /// Name of the learned scale of this layer's output, inside its block.
+  virtual std::string scale_name() const = 0;
+  virtual void declare(ParamTable& params) = 0;
+  virtual void reserve(Plan& plan, Dims dims) = 0;
+  /// y (B,T,D) = layer(u); doc_start (B,T) i32 names each position's first visible position, empty when unlimited.
+  virtual void forward(const Ctx& ctx, Tensor u, Tensor doc_start, Tensor y) = 0;
+  /// du (B,T,D) is overwritten; parameter gradients add up.
+  virtual void backward(const Ctx& ctx, Tensor u, Tensor doc_start, Tensor dy, Tensor du) = 0;
+};
+
+/// Makes the layer that `name` stands for in option `block`; throws InvalidArgument listing the known ones.
+std::unique_ptr<Layer> make_layer(const std::string& name, const Config& config, const LayerPlace& place);
+
+}  // namespace bg
