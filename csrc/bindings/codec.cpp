@@ -1,0 +1,66 @@
+// Quantisation and the artifact container, for Python: arrays in, fresh arrays out, the GIL released during work.
+#include <cstring>
+
+#include "base/half.h"
+#include "bindings/bindings.h"
+#include "codec/quantise.h"
+
+namespace bg::bindings {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+std::vector<int64_t> dims_of(const py::array& a) {
+  return {a.shape(), a.shape() + a.ndim()};
+}
+
+py::array half_array(const std::vector<int64_t>& dims, const std::vector<uint16_t>& bits) {
+  py::array out(py::dtype("float16"), dims);
+  if (!bits.empty()) std::memcpy(out.mutable_data(), bits.data(), bits.size() * sizeof(uint16_t));
+  return out;
+}
+
+py::tuple quantise_one(const std::string& name, const FloatArray& weights, bool is_matrix, const std::string& scheme,
+                       int threads) {
+  const std::vector<int64_t> dims = dims_of(weights);
+  const std::span<const float> w(weights.data(), static_cast<size_t>(weights.size()));
+  const Scheme kind = scheme_of(scheme);
+  QuantisedTensor t;
+  {
+    const py::gil_scoped_release release;
+    ThreadPool pool(threads);
+    t = quantise(pool, name, w, dims, is_matrix ? Codec::matrix : Codec::other, kind);
+  }
+  if (!t.is_quantised) return py::make_tuple(half_array(dims, t.half), py::none());
+  py::array_t<int8_t> q(dims);
+  std::memcpy(q.mutable_data(), t.q.data(), t.q.size());
+  const std::vector<int64_t> scale_dims = dims.size() < 2 ? std::vector<int64_t>{} : std::vector<int64_t>{dims[0]};
+  return py::make_tuple(q, half_array(scale_dims, t.scale));
+}
+
+py::array_t<float> dequantise_one(const py::array_t<int8_t, py::array::c_style>& q, const py::array& scale,
+                                  int threads) {
+  if (!scale.dtype().is(py::dtype("float16")) || !(scale.flags() & py::array::c_style)) {
+    throw py::value_error("scale must be a contiguous float16 array");
+  }
+  py::array_t<float> out(dims_of(q));
+  const std::span<const int8_t> in(q.data(), static_cast<size_t>(q.size()));
+  const std::span<const uint16_t> steps(static_cast<const uint16_t*>(scale.data()), static_cast<size_t>(scale.size()));
+  const std::span<float> result(out.mutable_data(), in.size());
+  const py::gil_scoped_release release;
+  ThreadPool pool(threads);
+  dequantise(pool, in, steps, result);
+  return out;
+}
+
+}  // namespace
+
+void bind_codec(py::module_& m) {
+  m.def("quantise_tensor", &quantise_one, py::arg("name"), py::arg("weights"), py::arg("is_matrix"), py::arg("scheme"),
+        py::arg("threads") = 0,
+        "(int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float.");
+  m.def("dequantise_tensor", &dequantise_one, py::arg("q"), py::arg("scale"), py::arg("threads") = 0,
+        "float32 array q * scale, row by row.");
+}
+
+}  // namespace bg::bindings

@@ -1,0 +1,69 @@
+"""How weights become a file and come back: quantisation, the artifact, and both in one step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bytegolf import _bytegolf
+
+Array = npt.NDArray[Any]
+
+
+def is_block_matrix(name: str, rank: int) -> bool:
+    """Whether a tensor known by name alone counts as a matrix of the blocks. The one place where a name decides.
+
+    Inside the core the tensor's declaration says so; a plain dict of arrays has only names, and those are the published ones.
+    """
+    return name.startswith("blocks.") and rank == 2
+
+
+def quantise(params: Mapping[str, Array], scheme: str, *, threads: int = 0) -> dict[str, Array]:
+    """Turns float32 (or float64, rounded to float32 first) arrays into the stored form of `scheme`.
+
+    Returns, in the order of `params`, `NAME.q` int8 [rows, ...] and `NAME.scale` float16 [rows] for what is quantised,
+    NAME float16 for what stays float. Schemes: "int6_mixed", "int6_byte256". threads 0 means one per core; the result
+    does not depend on it. Raises ValueError for an unknown scheme or dtype and NumericsError naming the tensor
+    for NaN, infinity, or values beyond float16.
+    """
+    stored: dict[str, Array] = {}
+    for name, array in params.items():
+        array = np.asarray(array)
+        if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise ValueError(f"tensor {name} is {array.dtype}; quantise takes float32 or float64")
+        with np.errstate(over="ignore"):
+            single = np.asarray(array, dtype=np.float32, order="C")
+        values, scale = _bytegolf.quantise_tensor(name, single, is_block_matrix(name, array.ndim), scheme, threads)
+        for key, part in [(name, values)] if scale is None else [(f"{name}.q", values), (f"{name}.scale", scale)]:
+            if key in stored:
+                raise ValueError(f"two tensors would both be stored as {key}")
+            stored[key] = part
+    return stored
+
+
+def dequantise(stored: Mapping[str, Array], *, threads: int = 0) -> dict[str, Array]:
+    """Turns what `quantise` returned (or an artifact held) back into float32 arrays under their own names, in order.
+
+    Raises ValueError for integers without their scales, scales of the wrong length, or a dtype that is none of int8, float16, float32.
+    """
+    params: dict[str, Array] = {}
+    for key, array in stored.items():
+        name = key.removesuffix(".q")
+        if array.dtype == np.int8:
+            scale = stored.get(f"{name}.scale")
+            rows = () if array.ndim < 2 else array.shape[:1]
+            if name == key or scale is None or scale.dtype != np.float16 or scale.shape != rows:
+                raise ValueError(f"tensor {key} is int8 but has no {name}.scale of float16 {rows} beside it")
+            params[name] = _bytegolf.dequantise_tensor(
+                np.ascontiguousarray(array).reshape(array.shape),
+                np.ascontiguousarray(scale).reshape(scale.shape),
+                threads,
+            )
+        elif array.dtype in (np.dtype(np.float16), np.dtype(np.float32)):
+            partner = stored.get(f"{key.removesuffix('.scale')}.q") if key.endswith(".scale") else None
+            if partner is None or partner.dtype != np.int8:
+                params[key] = array.astype(np.float32)
+        else:
+            raise ValueError(f"tensor {key} is {array.dtype}; expected int8, float16 or float32")
+    return params
