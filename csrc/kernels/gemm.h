@@ -1,0 +1,41 @@
+// Matrix product: the one operation that most of the arithmetic of training goes through.
+#pragma once
+
+#include <cstdint>
+
+#include "base/ctx.h"
+#include "tensor/tensor.h"
+
+namespace bg {
+
+/// A matrix as stored, or its transpose.
+enum class Op : uint8_t { none, transpose };
+
+/// C = alpha * op(A) op(B) + beta * C.  op(A) is (M, K), op(B) is (K, N), C is (M, N); float32 or float64, all three
+/// alike. The last dimension of each is contiguous, the row stride is free. C must not overlap A or B; beta = 0 does
+/// not read C. K = 0 leaves beta * C.
+///
+/// Each element of C is summed in an order that depends on K alone: not on M, N, the row, the number of threads or what
+/// else is in the batch. So a row's result has the same bits in any batch split.
+/// Scratch: thread-local, grown once: K * N elements on the calling thread, about 128 * K on each worker.
+/// Throws InvalidArgument when shapes, strides, dtypes or devices disagree.
+/// Source of the blocking: Goto and van de Geijn 2008, doi:10.1145/1356052.1356053.
+void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
+
+/// y = x w^T + beta * y: a linear layer, x (N, K), w (O, K) stored [out, in], y (N, O).
+inline void linear_forward(const Ctx& ctx, Tensor x, Tensor w, Tensor y, double beta = 0) {
+  gemm(ctx, 1, x, Op::none, w, Op::transpose, beta, y);
+}
+/// dx = dy w + beta * dx.
+inline void linear_backward_input(const Ctx& ctx, Tensor dy, Tensor w, Tensor dx, double beta = 0) {
+  gemm(ctx, 1, dy, Op::none, w, Op::none, beta, dx);
+}
+/// dw += dy^T x.
+inline void linear_backward_weight(const Ctx& ctx, Tensor x, Tensor dy, Tensor dw) {
+  gemm(ctx, 1, dy, Op::transpose, x, Op::none, 1, dw);
+}
+
+namespace cpu {
+void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
+}  // namespace cpu
+}  // namespace bg
