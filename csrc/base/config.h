@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "data/vocab.h"   // needs nothing but base/check.h
+
 namespace bg {
 
 enum class Section : uint8_t { model, train, run };
@@ -48,9 +50,10 @@ struct Config {
   void validate() const;
 
   // What follows from the options.
-  int64_t vocab_size() const { return family == "byte260" ? 260 : 256; }
-  int64_t byte_offset() const { return family == "byte260" ? 4 : 0; }   // id of byte 0
-  int64_t bos_id() const { return family == "byte260" ? 1 : -1; }       // -1: none
+  const Vocab& vocab() const { return vocab_of(family); }
+  int64_t vocab_size() const { return vocab().size; }
+  int64_t byte_offset() const { return vocab().byte_offset; }            // id of byte 0
+  int64_t bos_id() const { return vocab().bos; }                         // -1: none
   int64_t head_dim() const { return model_dim / num_heads; }
   int64_t mlp_dim() const;
   int64_t window_of_layer(int64_t layer) const;                          // ids; 0: unlimited

@@ -30,6 +30,7 @@ PYBIND11_MODULE(_bytegolf, m) {
   bind_config(m);
   bind_base(m);
   bind_codec(m);
+  bind_data(m);
 }
 
 }  // namespace bg::bindings

@@ -1,0 +1,42 @@
+// What ids mean: the two alphabets over bytes, stated once for loader, model, scoring and packing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/check.h"
+
+namespace bg {
+
+/// Ids below `byte_offset` are special (they carry loss but no byte); byte b is id b + byte_offset.
+struct Vocab {
+  const char* family;
+  int32_t size;                // ids; valid ones are 0..size-1
+  int32_t byte_offset;         // id of byte 0
+  int32_t pad, bos, eos, unk;  // -1 where the family has none; bos opens every document
+
+  constexpr bool is_byte(int64_t id) const { return id >= byte_offset && id < size; }
+  constexpr int32_t id_of(uint8_t byte) const { return byte + byte_offset; }
+  constexpr bool operator==(const Vocab& other) const { return std::string_view(family) == other.family; }
+
+  /// How many of n ids stand for a byte: the divisor of bits per byte.
+  template <class Id>
+  constexpr int64_t count_bytes(const Id* ids, int64_t n) const {
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < n; ++i) bytes += ids[i] >= static_cast<Id>(byte_offset);
+    return bytes;
+  }
+};
+
+inline constexpr Vocab kByte260{"byte260", 260, 4, 0, 1, 2, 3};
+inline constexpr Vocab kByte256{"byte256", 256, 0, -1, -1, -1, -1};
+
+/// The vocabulary of a family; throws InvalidArgument for an unknown name.
+inline const Vocab& vocab_of(std::string_view family) {
+  if (family == kByte260.family) return kByte260;
+  if (family == kByte256.family) return kByte256;
+  throw InvalidArgument(words("unknown family", family, "; known: byte260, byte256"));
+}
+
+}  // namespace bg
