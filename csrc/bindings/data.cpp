@@ -1,9 +1,9 @@
 // Vocabularies, shards and batches, for Python.
+#include <pybind11/stl/filesystem.h>
+
 #include <filesystem>
 
-#include <pybind11/stl/filesystem.h>
 #include "base/check.h"
-
 #include "bindings/bindings.h"
 #include "data/loader.h"
 #include "data/shard.h"
@@ -30,17 +30,24 @@ std::shared_ptr<const ShardSet> shard_set(const py::object& data, const std::str
     std::vector<uint16_t> narrow(static_cast<size_t>(wide.size()));
     for (size_t i = 0; i < narrow.size(); ++i) {
       if (ids[i] < 0 || ids[i] >= vocab.size)
-        throw InvalidArgument(words("array of ids: id", ids[i], "at index", i, "is outside", vocab.family, "( 0 to",
-                                    vocab.size - 1, ")"));
+        throw InvalidArgument(words("array of ids: id", ids[i], "at index", i, "is outside", describe(vocab)));
       narrow[i] = static_cast<uint16_t>(ids[i]);
     }
     return ShardSet::of_ids(std::move(narrow), vocab);
   }
   std::vector<std::string> where;
+  const auto path_of = [](py::handle item) {
+    try {
+      return item.cast<std::filesystem::path>().string();
+    } catch (const py::cast_error&) {
+      throw py::type_error("expected shards as a path, a list of paths or an array of ids, got " +
+                           std::string(py::str(py::type::of(item))));
+    }
+  };
   if (py::isinstance<py::list>(data) || py::isinstance<py::tuple>(data)) {
-    for (const py::handle item : data) where.push_back(item.cast<std::filesystem::path>().string());
+    for (const py::handle item : data) where.push_back(path_of(item));
   } else {
-    where.push_back(data.cast<std::filesystem::path>().string());
+    where.push_back(path_of(data));
   }
   return ShardSet::open(where, vocab, split);
 }

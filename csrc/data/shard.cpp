@@ -166,8 +166,7 @@ std::shared_ptr<const ShardSet> ShardSet::of_ids(std::vector<uint16_t> ids, cons
   if (ids.empty()) throw InvalidArgument(words(name, "is empty"));
   for (size_t i = 0; i < ids.size(); ++i)
     if (ids[i] >= vocab.size)
-      throw InvalidArgument(
-          words(name + ": id", ids[i], "at index", i, "is outside", vocab.family, "( 0 to", vocab.size - 1, ")"));
+      throw InvalidArgument(words(name + ": id", ids[i], "at index", i, "is outside", describe(vocab)));
   auto part = std::make_unique<Part>();
   part->path = name;
   part->owned = std::move(ids);
@@ -193,8 +192,8 @@ void ShardSet::copy(const Part& part, int64_t first, int64_t count, int32_t* out
   if (worst < vocab_.size) return;
   int64_t at = 0;
   while (ids[at] < vocab_.size) ++at;
-  bad(part.path, words("id", ids[at], "at offset", kShardHeaderBytes + 2 * (first + at), "is outside", vocab_.family,
-                       "( 0 to", vocab_.size - 1, "); was it made for another vocabulary?"));
+  bad(part.path, words("id", ids[at], "at offset", kShardHeaderBytes + 2 * (first + at), "is outside",
+                       describe(vocab_) + "; was it made for another vocabulary?"));
 }
 
 void ShardSet::read(int64_t first, int64_t count, int32_t* out, bool ring) const {

@@ -39,4 +39,9 @@ inline const Vocab& vocab_of(std::string_view family) {
   throw InvalidArgument(words("unknown family", family, "; known: byte260, byte256"));
 }
 
+/// "byte260 (0 to 259)", for messages.
+inline std::string describe(const Vocab& v) {
+  return std::string(v.family) + " (0 to " + std::to_string(v.size - 1) + ")";
+}
+
 }  // namespace bg
