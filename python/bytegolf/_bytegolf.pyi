@@ -1,0 +1,456 @@
+"""Types of the C++ core; made by scripts/make_stub.py."""
+
+import collections.abc
+import typing
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "Config",
+    "FormatError",
+    "NumericsError",
+    "SystemError",
+    "cpu_target",
+    "nearest_option",
+    "option_table",
+    "random_normal",
+    "zstd_version",
+]
+
+class FormatError(ValueError):
+    pass
+
+class NumericsError(ArithmeticError):
+    pass
+
+class SystemError(OSError):
+    pass
+
+class Config:
+    """
+    Options of a run; see option_table(). Immutable from Python: use `replaced`.
+    """
+    @staticmethod
+    def parse(text: str, source: str, base: Config) -> Config: ...
+    @staticmethod
+    def preset(name: str) -> Config: ...
+    @staticmethod
+    def preset_names() -> list[str]: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __init__(self) -> None: ...
+    def copy(self) -> Config: ...
+    def get(self, name: str) -> str:
+        """
+        Text form of one option.
+        """
+    def set(self, name: str, value: str) -> None:
+        """
+        Sets one option from its text form; ValueError when unknown or out of range.
+        """
+    def text(self, sections: collections.abc.Sequence[str] = ["model", "train", "run"], docs: bool = False) -> str:
+        """
+        TOML of the sections asked for, one option a line.
+        """
+    def validate(self) -> None:
+        """
+        ValueError when options contradict each other.
+        """
+    @property
+    def activation(self) -> str:
+        """
+        name; non-linearity of the MLP
+        """
+    @property
+    def activation_slope(self) -> float:
+        """
+        ratio; slope of leaky_relu2 below zero, before squaring
+        """
+    @property
+    def adam_eps(self) -> float:
+        """
+        gradient; added outside Adam's root
+        """
+    @property
+    def adam_wd(self) -> float:
+        """
+        1; decoupled weight decay of tables, vectors and scalars, times step size
+        """
+    @property
+    def attn_windows(self) -> str:
+        """
+        ids per layer; e.g. "256,256,0", repeated over the layers; 0 or empty means unlimited
+        """
+    @property
+    def beta1(self) -> float:
+        """
+        ratio; Adam's first decay
+        """
+    @property
+    def beta2(self) -> float:
+        """
+        ratio; Adam's second decay
+        """
+    @property
+    def bigram_dim(self) -> int:
+        """
+        elements; width of a bigram row
+        """
+    @property
+    def bigram_hash(self) -> str:
+        """
+        name; xor: byte260's hash, product: byte256's
+        """
+    @property
+    def bigram_init(self) -> str:
+        """
+        name; start of the bigram table; zero never learns in byte260 (kept for parity)
+        """
+    @property
+    def bigram_vocab_size(self) -> int:
+        """
+        buckets; size of the bigram hash table; 0 means none
+        """
+    @property
+    def block(self) -> str:
+        """
+        layer names; what one block is made of, in order
+        """
+    @property
+    def bos_id(self) -> int:
+        """
+        id that starts a document, -1 where the family has none
+        """
+    @property
+    def byte_embed_dim(self) -> int:
+        """
+        elements; width of byte embeddings under patching
+        """
+    @property
+    def byte_offset(self) -> int:
+        """
+        id of byte 0
+        """
+    @property
+    def checkpoint_every(self) -> int:
+        """
+        steps; distance of checkpoints; 0 means only on interruption and at the end
+        """
+    @property
+    def doc_mask(self) -> bool:
+        """
+        flag; attention stays inside its document (bos starts one)
+        """
+    @property
+    def ema_decay(self) -> float:
+        """
+        ratio; decay of the averaged weights; 0 means no average
+        """
+    @property
+    def eval_stride(self) -> int:
+        """
+        ids; stride of the sliding score of record
+        """
+    @property
+    def family(self) -> str:
+        """
+        name; vocabulary, parameter names and order of the input stages
+        """
+    @property
+    def grad_clip_norm(self) -> float:
+        """
+        gradient norm; larger gradients are scaled down to it; 0 means no clipping
+        """
+    @property
+    def head_lr(self) -> float:
+        """
+        step size; an untied output matrix
+        """
+    @property
+    def iterations(self) -> int:
+        """
+        steps; length of the run
+        """
+    @property
+    def jepa_chunk_size(self) -> int:
+        """
+        ids; length of a JEPA chunk; 0 means no JEPA
+        """
+    @property
+    def jepa_lambda_max(self) -> float:
+        """
+        ratio; largest weight of the JEPA losses
+        """
+    @property
+    def jepa_latent_dim(self) -> int:
+        """
+        elements; width of a chunk's latent
+        """
+    @property
+    def jepa_lr(self) -> float:
+        """
+        step size; JEPA projector, predictor and injection
+        """
+    @property
+    def jepa_phase1_frac(self) -> float:
+        """
+        fraction; of the run before that weight starts to rise
+        """
+    @property
+    def jepa_phase2_frac(self) -> float:
+        """
+        fraction; of the run over which it rises; afterwards it is zero
+        """
+    @property
+    def jepa_pred_k(self) -> int:
+        """
+        ids; the latent head predicts the embedding k targets ahead; 0 means none
+        """
+    @property
+    def jepa_proj_hidden(self) -> int:
+        """
+        elements; hidden width of the JEPA projector
+        """
+    @property
+    def jepa_sigreg_weight(self) -> float:
+        """
+        ratio; weight of SIGReg beside the prediction loss
+        """
+    @property
+    def jepa_weight(self) -> float:
+        """
+        ratio; weight of the latent head's loss
+        """
+    @property
+    def ln_scale(self) -> bool:
+        """
+        flag; scales normed inputs of block l by 1/sqrt(l + 1)
+        """
+    @property
+    def log_every(self) -> int:
+        """
+        steps; distance of log lines
+        """
+    @property
+    def logit_softcap(self) -> float:
+        """
+        nats; logits = cap * tanh(raw / cap); 0 means no cap
+        """
+    @property
+    def matrix_lr(self) -> float:
+        """
+        step size; Muon matrices
+        """
+    @property
+    def micro_batch_ids(self) -> int:
+        """
+        ids; read per forward and backward, gradients accumulate; at most train_batch_ids
+        """
+    @property
+    def mlp_dim(self) -> int:
+        """
+        elements; MLP width F
+        """
+    @property
+    def mlp_mult(self) -> float:
+        """
+        ratio; MLP width F over model_dim
+        """
+    @property
+    def model_dim(self) -> int:
+        """
+        elements; width D of the residual stream
+        """
+    @property
+    def muon_momentum(self) -> float:
+        """
+        ratio; Muon's momentum after its warm-up
+        """
+    @property
+    def muon_momentum_warmup_start(self) -> float:
+        """
+        ratio; Muon's momentum at step 0
+        """
+    @property
+    def muon_momentum_warmup_steps(self) -> int:
+        """
+        steps; length of the momentum's linear warm-up
+        """
+    @property
+    def muon_wd(self) -> float:
+        """
+        1; decoupled weight decay of Muon matrices, times step size
+        """
+    @property
+    def newton_schulz_steps(self) -> int:
+        """
+        iterations; of Newton-Schulz
+        """
+    @property
+    def norm_eps(self) -> float:
+        """
+        mean square; added before every root of a norm
+        """
+    @property
+    def num_heads(self) -> int:
+        """
+        heads; query heads H
+        """
+    @property
+    def num_kv_heads(self) -> int:
+        """
+        heads; key/value heads G, a divisor of num_heads
+        """
+    @property
+    def num_layers(self) -> int:
+        """
+        blocks; transformer blocks L, of which L/2 encode and the rest decode
+        """
+    @property
+    def pack_scheme(self) -> str:
+        """
+        name; quantisation of the artifact
+        """
+    @property
+    def pack_weights(self) -> str:
+        """
+        name; which weights become the artifact; best: lowest whole-chunk BPB on val_data
+        """
+    @property
+    def patch_size(self) -> int:
+        """
+        bytes; static patch length K; 1 means none
+        """
+    @property
+    def q_gain_init(self) -> float:
+        """
+        ratio; start of the learned gain on normed queries
+        """
+    @property
+    def rope_base(self) -> float:
+        """
+        ratio; longest rotary wavelength over 2 pi
+        """
+    @property
+    def rope_dims(self) -> int:
+        """
+        dims; leading dims of each head that rotate, even; 0 means all
+        """
+    @property
+    def rope_train_len(self) -> int:
+        """
+        ids; longer inputs stretch rope_base
+        """
+    @property
+    def scalar_lr(self) -> float:
+        """
+        step size; vectors and scalars
+        """
+    @property
+    def seed(self) -> int:
+        """
+        number; key of initial weights, data order and SIGReg directions
+        """
+    @property
+    def seq_len(self) -> int:
+        """
+        ids; window T that is trained and scored
+        """
+    @property
+    def shuffle(self) -> bool:
+        """
+        flag; windows in an order drawn from the seed, else in shard order
+        """
+    @property
+    def smear(self) -> bool:
+        """
+        flag; learned mix of each position with the one before
+        """
+    @property
+    def swa_every(self) -> int:
+        """
+        steps; distance of SWA snapshots
+        """
+    @property
+    def swa_last_frac(self) -> float:
+        """
+        fraction; SWA averages snapshots of this last part of the run; 0 means none
+        """
+    @property
+    def tie_embeddings(self) -> bool:
+        """
+        flag; the output matrix is the token table
+        """
+    @property
+    def tied_embed_lr(self) -> float:
+        """
+        step size; token and bigram tables
+        """
+    @property
+    def train_batch_ids(self) -> int:
+        """
+        ids; read per optimiser step over all ranks
+        """
+    @property
+    def train_budget_s(self) -> float:
+        """
+        seconds; training ends before this; 0 means no limit
+        """
+    @property
+    def train_data(self) -> str:
+        """
+        path; shard folder, file or glob to train on
+        """
+    @property
+    def val_data(self) -> str:
+        """
+        path; shard folder, file or glob to score
+        """
+    @property
+    def val_every(self) -> int:
+        """
+        steps; distance of scorings during training; 0 means only at the end
+        """
+    @property
+    def val_ids(self) -> int:
+        """
+        ids; scored by each of those; 0 means all
+        """
+    @property
+    def vocab_size(self) -> int:
+        """
+        ids; 260 or 256, by family
+        """
+    @property
+    def warmdown_iters(self) -> int:
+        """
+        steps; length of the final fall of the step size
+        """
+    @property
+    def xsa_last_n(self) -> int:
+        """
+        blocks; the last n blocks remove each value's own direction (XSA)
+        """
+
+def cpu_target() -> str:
+    """
+    Name of the instruction set that Highway's kernels run with on this CPU.
+    """
+
+def nearest_option(name: str) -> str: ...
+def option_table() -> list[typing.Any]:
+    """
+    One dict per option: section, type, name, low, high, choices, doc.
+    """
+
+def random_normal(seed: int, name: str, step: int, n: int) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    n standard normals (float64), a pure function of the arguments.
+    """
+
+def zstd_version() -> str:
+    """
+    Version of the zstd library in the core.
+    """
+
+__version__: str

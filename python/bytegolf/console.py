@@ -1,0 +1,85 @@
+"""What every command prints with: consoles, tables, one-line errors, and words for bytes and seconds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+class UserError(Exception):
+    """A mistake of the caller that only a command can see; shown as one line, exit status 2."""
+
+
+def stdout() -> Console:
+    """Console for results; plain text of any length when it is no terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def stderr() -> Console:
+    """Console for progress and messages."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output, for programs."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=True) + "\n")
+
+
+def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) -> Table:
+    """An empty table with these headings; those in `right` are set flush right (numbers)."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return made
+
+
+def need(module: str, extra: str, what: str) -> ModuleType:
+    """Imports an optional package, or says which extra of bytegolf holds it.
+
+    Raises UserError when it is not installed; `what` completes "is needed ...".
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        raise UserError(
+            f"package {error.name} is needed {what}; install it with: pip install 'bytegolf[{extra}]'"
+        ) from None
+
+
+def size(count: float) -> str:
+    """Bytes in words, decimal units: 14,182,907 -> '14.18 MB'."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.5 or unit == "GB":
+            break
+    return f"{count:.{2 if count < 100 else 0}f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 75 -> '1 min 15 s'."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

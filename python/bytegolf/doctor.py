@@ -1,0 +1,70 @@
+"""What of bytegolf is live on this machine, and why something is not: `bytegolf doctor`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from bytegolf import _bytegolf, console, fingerprint
+
+# Optional packages: module, name on the index, extra of bytegolf, what for.
+OPTIONAL = (
+    ("matplotlib", "matplotlib", "plots", "curves.png of a run"),
+    ("pyarrow", "pyarrow", "data", "`data prepare` from Parquet"),
+    ("zstandard", "zstandard", "data", "`data prepare` from .zst files"),
+    ("sentencepiece", "sentencepiece", "data", "`data prepare` from sp1024 shards"),
+    ("huggingface_hub", "huggingface-hub", "data", "`data fetch`"),
+    ("pytest", "pytest", "test", "./test"),
+    ("hypothesis", "hypothesis", "test", "./test"),
+)
+
+
+def examine() -> dict[str, Any]:
+    """All findings, as plain values for JSON."""
+    cpu = fingerprint.cpu_facts()
+    total, available = fingerprint.memory_bytes()
+    return {
+        "bytegolf": {"version": _bytegolf.__version__, "commit": fingerprint.commit()},
+        "cpu": {
+            "model": cpu["model"],
+            "features": cpu["features"],
+            "target": _bytegolf.cpu_target(),
+            "cores": fingerprint.cores(),
+        },
+        "memory": {"total_bytes": total, "available_bytes": available},
+        "zstd": {"live": True, "version": _bytegolf.zstd_version()},
+        "cuda": {"live": False, "why": "this build of the core has no CUDA kernels"},
+        "nccl": {"live": False, "why": "needs CUDA"},
+        "packages": [
+            {
+                "name": name,
+                "version": fingerprint.package_version(name) if find_spec(module) else None,
+                "extra": extra,
+                "for": use,
+            }
+            for module, name, extra, use in OPTIONAL
+        ],
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints the findings of `examine` as a table."""
+    rows = console.table("part", "state", "details")
+    yes, no = "[green]live[/]", "[yellow]off[/]"
+    about, cpu, memory = found["bytegolf"], found["cpu"], found["memory"]
+    rows.add_row("bytegolf", yes, f"{about['version']}, commit {about['commit'] or 'unknown'}")
+    rows.add_row("cpu", yes, f"{cpu['model']}; {cpu['cores']} cores; {' '.join(cpu['features'])}")
+    rows.add_row("kernels", yes, f"Highway target {cpu['target']}")
+    if "gemm" in found:
+        gemm = found["gemm"]
+        rows.add_row("gemm", yes, f"{gemm['library']}; {gemm['gflops']:.0f} GFLOP/s in float32 ({gemm['shape']})")
+    free, total = console.size(memory["available_bytes"]), console.size(memory["total_bytes"])
+    rows.add_row("memory", yes, f"{free} free of {total}")
+    rows.add_row("zstd", yes, f"{found['zstd']['version']}")
+    for part in ("cuda", "nccl"):
+        rows.add_row(part, yes if found[part]["live"] else no, found[part].get("why", ""))
+    for package in found["packages"]:
+        live = package["version"] is not None
+        hint = package["version"] if live else f"pip install 'bytegolf\\[{package['extra']}]'"
+        rows.add_row(package["name"], yes if live else no, f"{hint}; for {package['for']}")
+    console.stdout().print(rows)
