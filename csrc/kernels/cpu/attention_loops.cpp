@@ -1,0 +1,102 @@
+#include "kernels/cpu/attention_loops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/scratch.h"
+
+namespace bg::cpu {
+namespace {
+
+template <class T>
+T* at(const Tensor& x, int64_t b, int64_t t, int64_t head) {
+  return x.ptr<T>() + b * x.stride(0) + t * x.stride(1) + head * x.stride(2);
+}
+
+template <class T>
+T dot(const T* x, const T* y, int64_t n) {
+  T sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += x[i] * y[i];
+  return sum;
+}
+
+int64_t first_key(int64_t b, int64_t t, int64_t window, const Tensor& doc_start) {
+  const int64_t by_window = window ? std::max<int64_t>(0, t - window + 1) : 0;
+  return doc_start ? std::max<int64_t>(by_window, doc_start.ptr<int32_t>()[b * doc_start.dim(1) + t]) : by_window;
+}
+
+}  // namespace
+
+template <class T>
+void attention_forward_loops(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
+                             Tensor lse) {
+  const int64_t B = q.dim(0), N = q.dim(1), H = q.dim(2), d = q.dim(3), per_group = H / k.dim(2);
+  const T scale = T(1) / std::sqrt(static_cast<T>(d));
+  ctx.pool->parallel_for(B * H, [&](int64_t i) {
+    static thread_local Scratch scratch;
+    T* p = scratch.get<T>(static_cast<size_t>(N));
+    const int64_t b = i / H, h = i % H, g = h / per_group;
+    for (int64_t t = 0; t < N; ++t) {
+      const int64_t s0 = first_key(b, t, window, doc_start);
+      T top = -std::numeric_limits<T>::infinity(), sum = 0;
+      for (int64_t s = s0; s <= t; ++s) {
+        p[s] = scale * dot(at<T>(q, b, t, h), at<T>(k, b, s, g), d);
+        top = std::max(top, p[s]);
+      }
+      T* out = at<T>(y, b, t, h);
+      std::fill(out, out + d, T(0));
+      for (int64_t s = s0; s <= t; ++s) {
+        const T e = std::exp(p[s] - top);
+        sum += e;
+        for (int64_t j = 0; j < d; ++j) out[j] += e * at<T>(v, b, s, g)[j];
+      }
+      for (int64_t j = 0; j < d; ++j) out[j] /= sum;
+      lse.ptr<T>()[i * N + t] = top + std::log(sum);
+    }
+  });
+}
+
+// With p = exp(score - lse), D = dy . y:  dv[s] += p dy[t];  ds = p (dy . v[s] - D);  dq[t] += ds k[s] / sqrt(d);
+// dk[s] += ds q[t] / sqrt(d).
+template <class T>
+void attention_backward_loops(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
+                              Tensor lse, Tensor dy, Tensor dq, Tensor dk, Tensor dv) {
+  const int64_t B = q.dim(0), N = q.dim(1), H = q.dim(2), d = q.dim(3), G = k.dim(2), per_group = H / G;
+  const T scale = T(1) / std::sqrt(static_cast<T>(d));
+  ctx.pool->parallel_for(B * G, [&](int64_t i) {
+    const int64_t b = i / G, g = i % G;
+    for (int64_t s = 0; s < N; ++s) {
+      std::fill_n(at<T>(dk, b, s, g), d, T(0));
+      std::fill_n(at<T>(dv, b, s, g), d, T(0));
+    }
+    for (int64_t h = g * per_group; h < (g + 1) * per_group; ++h) {
+      for (int64_t t = 0; t < N; ++t) {
+        const T *qt = at<T>(q, b, t, h), *dyt = at<T>(dy, b, t, h);
+        const T mean = dot(dyt, at<T>(y, b, t, h), d), log_sum = lse.ptr<T>()[(b * H + h) * N + t];
+        T* dqt = at<T>(dq, b, t, h);
+        std::fill_n(dqt, d, T(0));
+        for (int64_t s = first_key(b, t, window, doc_start); s <= t; ++s) {
+          const T *ks = at<T>(k, b, s, g), *vs = at<T>(v, b, s, g);
+          T *dks = at<T>(dk, b, s, g), *dvs = at<T>(dv, b, s, g);
+          const T p = std::exp(scale * dot(qt, ks, d) - log_sum);
+          const T ds = scale * p * (dot(dyt, vs, d) - mean);
+          for (int64_t j = 0; j < d; ++j) {
+            dvs[j] += p * dyt[j];
+            dqt[j] += ds * ks[j];
+            dks[j] += ds * qt[j];
+          }
+        }
+      }
+    }
+  });
+}
+
+template void attention_forward_loops<float>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor);
+template void attention_forward_loops<double>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor);
+template void attention_backward_loops<float>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor,
+                                              Tensor, Tensor, Tensor, Tensor);
+template void attention_backward_loops<double>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor,
+                                               Tensor, Tensor, Tensor, Tensor);
+
+}  // namespace bg::cpu
