@@ -12,6 +12,7 @@ namespace py = pybind11;
 void bind_config(py::module_& m);
 void bind_base(py::module_& m);
 void bind_codec(py::module_& m);
+void bind_train(py::module_& m);
 void bind_data(py::module_& m);
 
 }  // namespace bg::bindings

@@ -30,6 +30,7 @@ PYBIND11_MODULE(_bytegolf, m) {
   bind_config(m);
   bind_base(m);
   bind_codec(m);
+  bind_train(m);
   bind_data(m);
 }
 

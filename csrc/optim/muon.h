@@ -1,0 +1,46 @@
+// How the matrices of the blocks move: momentum, then a step along the nearest orthogonal matrix (Muon).
+//
+//   g' = s g (s: clipping);  buf = mu buf + g';  u = g' + mu buf;  O = NS(u) sqrt(max(1, rows / cols))
+//   p = (1 - lr wd) p - lr O
+// Source: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon).
+#pragma once
+
+#include <vector>
+
+#include "base/ctx.h"
+#include "tensor/buffer.h"
+#include "tensor/params.h"
+
+namespace bg {
+
+struct MuonStep {
+  double lr = 0, weight_decay = 0, momentum = 0;
+  double grad_scale = 1;      // of clipping
+  double average_weight = 0;  // 1 - decay of the running average
+  int64_t newton_schulz_steps = 5;
+};
+
+/// Moves all tensors of Group::matrix. A tensor of rank 3 or 4 counts as a matrix of its first dimension against the
+/// rest. Whole tensors are spread over the threads, largest first, each with its own scratch.
+class Muon {
+ public:
+  Muon(const Ctx& ctx, const ParamTable& params);
+  /// `momentum` and `average` are arenas of the table's layout; `average` may be empty. Allocates nothing.
+  void step(const MuonStep& how, const ParamTable& params, Tensor momentum, Tensor average);
+
+ private:
+  struct Matrix {
+    const ParamSpec* spec;
+    int64_t rows, cols;
+  };
+  void move(const MuonStep& how, const Matrix& matrix, const ParamTable& params, Tensor momentum, Tensor average,
+            Tensor scratch) const;
+
+  Ctx ctx_;
+  std::vector<Matrix> matrices_;  // largest first
+  int64_t scratch_numel_ = 0;     // elements, per lane
+  int64_t lanes_ = 0;             // matrices in the works at a time
+  Buffer scratch_;
+};
+
+}  // namespace bg

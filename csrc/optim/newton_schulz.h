@@ -1,0 +1,25 @@
+// How Muon makes a matrix nearly orthogonal: the quintic Newton-Schulz iteration, products only.
+//
+//   X = G / (|G|_F + 1e-7);  `steps` times:  A = X X^T (of the shorter side),
+//   X <- 3.4445 X + (-4.7750 A + 2.0315 A^2) X
+// All singular values of the result lie near 1. A tall G (rows > columns) is read with A = X^T X instead, which is the
+// same on the transpose. A and A^2 are symmetric: only blocks on and above the diagonal are computed.
+// Source: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon).
+#pragma once
+
+#include <cstdint>
+
+#include "base/ctx.h"
+#include "tensor/tensor.h"
+
+namespace bg {
+
+/// Elements of scratch that newton_schulz() needs for a (rows, cols) matrix: X and two square matrices.
+int64_t newton_schulz_scratch(int64_t rows, int64_t cols);
+
+/// out = NS_steps(g). g and out (R, C) contiguous, float32 or float64; out may be g itself. `scratch` is a vector of
+/// that dtype with newton_schulz_scratch(R, C) elements or more. Bits depend neither on the number of threads nor on
+/// which thread calls. Throws InvalidArgument when shapes or dtypes disagree.
+void newton_schulz(const Ctx& ctx, Tensor g, int64_t steps, Tensor scratch, Tensor out);
+
+}  // namespace bg

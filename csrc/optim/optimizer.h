@@ -1,0 +1,54 @@
+// How one step moves all parameters: global clipping, then Muon or Adam by each tensor's group, the running average
+// in the same pass.
+#pragma once
+
+#include <vector>
+
+#include "base/config.h"
+#include "base/ctx.h"
+#include "optim/average.h"
+#include "optim/muon.h"
+#include "tensor/buffer.h"
+#include "tensor/params.h"
+
+namespace bg {
+
+/// Step size and decay of a group, before the schedule's factor.
+struct GroupRates {
+  double lr, weight_decay;
+};
+GroupRates rates_of(const Config& config, Group group);
+
+class Optimizer {
+ public:
+  /// Allocates all moments (zero); steps allocate nothing. Keeps the address of `params`, whose layout must not change.
+  Optimizer(const Config& config, const Ctx& ctx, ParamTable& params);
+
+  /// Norm of the gradients before clipping. Throws NumericsError naming the tensor when it is not finite; nothing has
+  /// been changed then.
+  double gradient_norm();
+  /// Step number `step` (from 0) on gradients of norm `norm`, with step sizes times `lr_factor`. Moves `averages`' EMA.
+  void step(int64_t step, double norm, double lr_factor, double momentum, const Averages& averages);
+
+  /// Muon's buffer or Adam's first moment, an arena of the table's layout.
+  Tensor first_moments() const;
+  /// Adam's second moment: an arena of the table's layout from element second_offset() on; matrices have none.
+  Tensor second_moments() const;
+  int64_t second_offset() const { return params_.range(Group::matrix).second; }
+
+ private:
+  struct AdamRange {
+    int64_t lo, hi;
+    bool averaged;
+    GroupRates rates;
+  };
+  const Config config_;
+  Ctx ctx_;
+  ParamTable& params_;
+  Muon muon_;
+  std::vector<AdamRange> adam_;
+  Buffer first_, second_;
+  std::vector<double> partial_;
+};
+
+}  // namespace bg
