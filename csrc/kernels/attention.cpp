@@ -56,19 +56,16 @@ void attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t wi
   check_heads("dq", dq, B, T, H, d, q.dtype());
   check_heads("dk", dk, B, T, G, d, q.dtype());
   check_heads("dv", dv, B, T, G, d, q.dtype());
-  const int64_t need = attention_scratch_bytes(q.dtype(), B, T, H, G, d);
+  const int64_t need = attention_scratch_bytes(q.dtype(), B, T, H, d);
   BG_CHECK(static_cast<int64_t>(scratch.size_bytes()) >= need, "attention: scratch holds", scratch.size_bytes(),
            "bytes, needed are", need);
   if (y.numel() == 0) return;
   BG_DISPATCH(q.device(), attention_backward(ctx, q, k, v, window, doc_start, y, lse, dy, dq, dk, dv, scratch));
 }
 
-int64_t attention_scratch_bytes(DType dtype, int64_t B, int64_t T, int64_t H, int64_t G, int64_t d) {
-  (void)G;
-  // dot products dy . y; then, per query head, dk, dv and up to four partial sums of dq.
-  const int64_t chunks = std::min<int64_t>(4, (T + 1023) / 1024);
-  const int64_t elements = B * H * T * (1 + d * (2 + (chunks > 1 ? chunks : 0)));
-  return (elements * static_cast<int64_t>(size_of(dtype)) + 4 * 64 + 63) / 64 * 64;
+int64_t attention_scratch_bytes(DType dtype, int64_t B, int64_t T, int64_t H, int64_t d) {
+  // Per query head: dk, dv and at most four partial sums of dq.
+  return B * H * T * d * (2 + std::min<int64_t>(4, (T + 1023) / 1024)) * static_cast<int64_t>(size_of(dtype));
 }
 
 }  // namespace bg

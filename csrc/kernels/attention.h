@@ -23,13 +23,13 @@ void attention_forward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t win
                        Tensor lse);
 
 /// Gradients of the above: dq (B, T, H, d), dk, dv (B, T, G, d) are overwritten. y, lse as forward left them; dy like
-/// y. scratch: attention_scratch_bytes() bytes of uint8, aligned to 64; its contents do not matter before or after.
+/// y. scratch: attention_scratch_bytes() bytes of uint8, aligned to 4; its contents do not matter before or after.
 /// Other scratch: thread-local, grown once, proportional to T * d on each worker.
 void attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
                         Tensor lse, Tensor dy, Tensor dq, Tensor dk, Tensor dv, Tensor scratch);
 
 /// Bytes of scratch that attention_backward needs.
-int64_t attention_scratch_bytes(DType dtype, int64_t B, int64_t T, int64_t H, int64_t G, int64_t d);
+int64_t attention_scratch_bytes(DType dtype, int64_t B, int64_t T, int64_t H, int64_t d);
 
 namespace cpu {
 void attention_forward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
