@@ -17,7 +17,7 @@ enum class Op : uint8_t { none, transpose };
 ///
 /// Each element of C is summed in an order that depends on K alone: not on M, N, the row, the number of threads or what
 /// else is in the batch. So a row's result has the same bits in any batch split.
-/// Scratch: thread-local, grown once: K * N elements on the calling thread, about 128 * K on each worker.
+/// Scratch: thread-local, grown once: 512 * N elements on the calling thread, 64 Ki on each worker.
 /// Throws InvalidArgument when shapes, strides, dtypes or devices disagree.
 /// Source of the blocking: Goto and van de Geijn 2008, doi:10.1145/1356052.1356053.
 void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);

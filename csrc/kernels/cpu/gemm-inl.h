@@ -76,6 +76,22 @@ HWY_INLINE void pack_panel(const T* HWY_RESTRICT src, int64_t ld, bool along_dep
   }
 }
 
+/// pack_panel() for all panels of `rows` rows, one after the other, depth * W elements each.
+template <int64_t W, class T>
+HWY_INLINE void pack_panels(const T* src, int64_t ld, bool along_depth, int64_t rows, int64_t depth, T* dst) {
+  if (along_depth) {
+    for (int64_t r = 0; r < rows; r += W)
+      pack_panel<W>(src + r * ld, ld, true, HWY_MIN(W, rows - r), depth, dst + r * depth);
+    return;
+  }
+  // All panels a few k at a time: each row of the source is then read once, end to end.
+  constexpr int64_t kStep = 16;
+  for (int64_t k = 0; k < depth; k += kStep)
+    for (int64_t r = 0; r < rows; r += W)
+      pack_panel<W>(src + k * ld + r, ld, false, HWY_MIN(W, rows - r), HWY_MIN(kStep, depth - k),
+                    dst + r * depth + k * W);
+}
+
 /// How a finished sum enters C: c = alpha * sum + beta * c.
 template <class T>
 struct Update {

@@ -60,40 +60,25 @@ struct Depths {
 // Panels of B for one block of k, columns j0..j1-1 (j0 a multiple of the tile width).
 template <class T>
 void pack_b(const Product<T>& p, int64_t k0, int64_t depth, int64_t j0, int64_t j1, T* dst) {
-  constexpr int64_t W = tile_cols<T>();
-  for (int64_t j = j0; j < j1; j += W, dst += depth * W) {
-    const T* src = p.b_transposed ? p.b + j * p.ldb + k0 : p.b + k0 * p.ldb + j;
-    pack_panel<W>(src, p.ldb, p.b_transposed, std::min(W, j1 - j), depth, dst);
-  }
+  const T* src = p.b_transposed ? p.b + j0 * p.ldb + k0 : p.b + k0 * p.ldb + j0;
+  pack_panels<tile_cols<T>()>(src, p.ldb, p.b_transposed, j1 - j0, depth, dst);
 }
 
-// Rows i0..i1-1, columns j0..j1-1 of C. packed_b holds all of B, blocks of k outermost, or is null: B is packed here.
+// Adds the block k0 .. k0+depth-1 of the sums to rows i0..i1-1, columns j0..j1-1 of C. packed_b: the panels of all of B
+// for this block, or null: then they are packed here, one at a time, into b_panel.
 template <class T>
-void task(const Product<T>& p, int64_t i0, int64_t i1, int64_t j0, int64_t j1, const T* packed_b, T* a_panels,
-          T* b_panel) {
+void task(const Product<T>& p, int64_t k0, int64_t depth, int64_t i0, int64_t i1, int64_t j0, int64_t j1,
+          const T* packed_b, T* a_panels, T* b_panel) {
   constexpr int64_t W = tile_cols<T>();
-  const Depths depths(p.K);
-  const int64_t padded_n = round_up(p.N, W);
-  for (int64_t k0 = 0; k0 < p.K; k0 += depths.size) {
-    const int64_t depth = std::min(depths.size, p.K - k0);
-    for (int64_t i = i0; i < i1; i += kTileRows) {
-      const T* src = p.a_transposed ? p.a + k0 * p.lda + i : p.a + i * p.lda + k0;
-      pack_panel<kTileRows>(src, p.lda, !p.a_transposed, std::min(kTileRows, i1 - i), depth,
-                            a_panels + (i - i0) * depth);
-    }
-    const Update<T> up{p.alpha, k0 == 0 ? p.beta : T(1)};
-    for (int64_t j = j0; j < j1; j += W) {
-      const T* b = b_panel;
-      if (packed_b) {
-        b = packed_b + k0 * padded_n + j * depth;
-      } else {
-        pack_b(p, k0, depth, j, std::min(j + W, j1), b_panel);
-      }
-      for (int64_t i = i0; i < i1; i += kTileRows) {
-        tile_any<T>(std::min(kTileRows, i1 - i), depth, a_panels + (i - i0) * depth, b, p.c + i * p.ldc + j, p.ldc,
-                    std::min(W, j1 - j), up);
-      }
-    }
+  const T* a = p.a_transposed ? p.a + k0 * p.lda + i0 : p.a + i0 * p.lda + k0;
+  pack_panels<kTileRows>(a, p.lda, !p.a_transposed, i1 - i0, depth, a_panels);
+  const Update<T> up{p.alpha, k0 == 0 ? p.beta : T(1)};
+  for (int64_t j = j0; j < j1; j += W) {
+    const T* b = packed_b ? packed_b + j * depth : b_panel;
+    if (!packed_b) pack_b(p, k0, depth, j, std::min(j + W, j1), b_panel);
+    for (int64_t i = i0; i < i1; i += kTileRows)
+      tile_any<T>(std::min(kTileRows, i1 - i), depth, a_panels + (i - i0) * depth, b, p.c + i * p.ldc + j, p.ldc,
+                  std::min(W, j1 - j), up);
   }
 }
 
@@ -105,6 +90,8 @@ void product(ThreadPool& pool, const Product<T>& p) {
   const int64_t rows = round_up(ceil_div(p.M, row_tasks), kTileRows);
   const int64_t col_tasks = std::max<int64_t>(1, std::min(ceil_div(kMinTasks, row_tasks), p.N / kMinCols));
   const int64_t cols = round_up(ceil_div(p.N, col_tasks), W);
+  const int64_t grid_rows = ceil_div(p.M, rows), grid_cols = ceil_div(p.N, cols);
+  const int64_t stripe = round_up(kMinCols, W);
 
   const bool serial = p.M * p.N * p.K <= kSerialWork;
   const auto each = [&](int64_t n, auto&& f) {
@@ -114,24 +101,25 @@ void product(ThreadPool& pool, const Product<T>& p) {
       pool.parallel_for(n, f);
     }
   };
-  const T* packed_b = nullptr;
-  if (row_tasks > 1) {  // several tasks share the panels of B: pack them once
-    static thread_local Scratch b_scratch;
-    const int64_t padded_n = round_up(p.N, W), stripe = round_up(kMinCols, W), stripes = ceil_div(p.N, stripe);
-    T* dst = b_scratch.get<T>(static_cast<size_t>(padded_n * p.K));
-    each(stripes * depths.count, [&](int64_t i) {
-      const int64_t k0 = i / stripes * depths.size, depth = std::min(depths.size, p.K - k0), j0 = i % stripes * stripe;
-      pack_b(p, k0, depth, j0, std::min(j0 + stripe, p.N), dst + k0 * padded_n + j0 * depth);
+  static thread_local Scratch shared;
+  T* packed_b = nullptr;
+  if (grid_rows > 1) packed_b = shared.get<T>(static_cast<size_t>(round_up(p.N, W) * depths.size));
+  for (int64_t k0 = 0; k0 < p.K; k0 += depths.size) {
+    const int64_t depth = std::min(depths.size, p.K - k0);
+    if (packed_b) {  // several tasks share the panels of B: pack them once
+      each(ceil_div(p.N, stripe), [&](int64_t i) {
+        const int64_t j0 = i * stripe;
+        pack_b(p, k0, depth, j0, std::min(j0 + stripe, p.N), packed_b + j0 * depth);
+      });
+    }
+    each(grid_rows * grid_cols, [&](int64_t i) {
+      static thread_local Scratch scratch;
+      const int64_t i0 = i / grid_cols * rows, j0 = i % grid_cols * cols;
+      T* b_panel = scratch.get<T>(static_cast<size_t>((W + rows) * depth));  // first: aligned like a vector
+      task<T>(p, k0, depth, i0, std::min(i0 + rows, p.M), j0, std::min(j0 + cols, p.N), packed_b, b_panel + W * depth,
+              b_panel);
     });
-    packed_b = dst;
   }
-  const int64_t grid_rows = ceil_div(p.M, rows), grid_cols = ceil_div(p.N, cols);
-  each(grid_rows * grid_cols, [&](int64_t i) {
-    static thread_local Scratch scratch;
-    const int64_t i0 = i / grid_cols * rows, j0 = i % grid_cols * cols;
-    T* b_panel = scratch.get<T>(static_cast<size_t>((W + rows) * depths.size));  // first: aligned like a vector
-    task(p, i0, std::min(i0 + rows, p.M), j0, std::min(j0 + cols, p.N), packed_b, b_panel + W * depths.size, b_panel);
-  });
 }
 
 void product_f32(ThreadPool& pool, const Product<float>& p) {
