@@ -60,9 +60,12 @@ void StepTimes::add(double step_s) {
   recent_[static_cast<size_t>(count_++ % kRecent)] = step_s;
 }
 
+double StepTimes::longest_s() const {
+  return *std::max_element(recent_.begin(), recent_.end());
+}
+
 double StepTimes::predicted_s() const {
-  if (count_ == 0) return 0;
-  return 1.25 * *std::max_element(recent_.begin(), recent_.end()) + 0.002;
+  return count_ == 0 ? 0 : 1.25 * longest_s() + 0.002;
 }
 
 }  // namespace bg

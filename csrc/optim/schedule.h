@@ -44,7 +44,9 @@ bool run_is_over(const Config& config, int64_t step, const Clock& clock);
 class StepTimes {
  public:
   void add(double step_s);
-  /// 1.25 times the longest of the last 16 steps and 2 ms; 0 before the first.
+  /// The longest of the last 16 steps; 0 before the first.
+  double longest_s() const;
+  /// 1.25 times that and 2 ms; 0 before the first.
   double predicted_s() const;
 
  private:

@@ -1,0 +1,183 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "data/vocab.h"
+
+namespace bg {
+namespace {
+
+double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+Ctx context_of(const std::shared_ptr<Model>& model) {
+  BG_CHECK(model != nullptr, "trainer without a model");
+  return model->ctx();
+}
+
+// The first parameter that holds NaN or infinity, or "".
+std::string damaged_weight(const ParamTable& params) {
+  for (const ParamSpec& spec : params.specs()) {
+    bool finite = true;
+    BG_FLOATS(spec.handle->value.dtype(), T, {
+      const T* const data = spec.handle->value.ptr<T>();
+      for (int64_t i = 0; i < spec.shape.numel(); ++i) finite = finite && std::isfinite(data[i]);
+    });
+    if (!finite) return spec.name;
+  }
+  return "";
+}
+
+void add(Losses& sum, const Losses& part, double weight) {
+  sum.ce += weight * part.ce;
+  sum.jepa_pred += weight * part.jepa_pred;
+  sum.jepa_sigreg += weight * part.jepa_sigreg;
+  sum.latent += weight * part.latent;
+  sum.total += weight * part.total;
+}
+
+}  // namespace
+
+Trainer::Trainer(const Config& config, std::shared_ptr<Model> model, std::shared_ptr<Loader> loader,
+                 std::function<double()> now)
+    : config_(config),
+      model_(std::move(model)),
+      loader_(std::move(loader)),
+      now_(now ? std::move(now) : steady_seconds),
+      averages_(config, context_of(model_), model_->params()),
+      optimizer_(config, model_->ctx(), model_->params()) {
+  config_.validate();
+  constexpr Section kModel[] = {Section::model};
+  BG_CHECK(config_.text(kModel, false) == model_->config().text(kModel, false),
+           "the model was made with other model options than the trainer's config");
+}
+
+double Trainer::elapsed() const {
+  return progress_.elapsed_s + (running_ ? now_() - started_ : 0);
+}
+
+Clock Trainer::clock() const {
+  const double elapsed_s = elapsed();
+  return {elapsed_s, progress_.step > 0 ? elapsed_s / static_cast<double>(progress_.step) : 0, times_.predicted_s()};
+}
+
+bool Trainer::done() const {
+  return run_is_over(config_, progress_.step, clock());
+}
+
+void Trainer::pause() {
+  progress_.elapsed_s = elapsed();
+  running_ = false;
+}
+
+void Trainer::count(std::span<const int32_t> targets, StepStats& stats) const {
+  for (int32_t id : targets) {
+    stats.ids += id >= 0;
+    stats.bytes += id >= config_.byte_offset();
+  }
+}
+
+StepStats Trainer::step() {
+  BG_CHECK(loader_ != nullptr, "this trainer was made without data; use step_on");
+  return run(loader_->options().micro_batches, [&](int64_t micro, double lambda, StepStats& stats) {
+    const Batch& batch = loader_->get(progress_.step, micro);
+    count(batch.y, stats);
+    return model_->loss(batch.x, batch.y, batch.B, batch.T, lambda);
+  });
+}
+
+StepStats Trainer::step_on(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T,
+                           int64_t micro_batches, std::span<const double> directions) {
+  BG_CHECK(micro_batches >= 1 && B >= 1 && B % micro_batches == 0, B, "rows cannot be cut into", micro_batches,
+           "micro-batches");
+  BG_CHECK(static_cast<int64_t>(ids.size()) == B * T && static_cast<int64_t>(targets.size()) == B * T,
+           "ids and targets", "have", ids.size(), "and", targets.size(), "elements, expected", B * T);
+  const int64_t rows = B / micro_batches;
+  return run(micro_batches, [&](int64_t micro, double lambda, StepStats& stats) {
+    const size_t first = static_cast<size_t>(micro * rows * T), length = static_cast<size_t>(rows * T);
+    count(targets.subspan(first, length), stats);
+    return model_->loss(ids.subspan(first, length), targets.subspan(first, length), rows, T, lambda, directions);
+  });
+}
+
+StepStats Trainer::run(int64_t micro_batches, const MicroBatch& forward) {
+  const int64_t n = progress_.step;
+  BG_CHECK(n < config_.iterations, "the run is over: all", config_.iterations, "iterations are done");
+  if (n == 0) averages_.start(model_->params());  // the weights may have been loaded after construction
+  if (!running_) started_ = now_(), running_ = true;
+  const Clock clock = this->clock();
+  BG_CHECK(config_.train_budget_s <= 0 || n == 0 || clock.elapsed_s < config_.train_budget_s,
+           "the run is over: its budget is", config_.train_budget_s, "s, its clock stands at", clock.elapsed_s);
+  StepStats stats;
+  stats.step = n;
+  stats.lr_factor = lr_factor(config_, n, clock);
+  stats.muon_momentum = muon_momentum(config_, n);
+  stats.jepa_lambda = jepa_lambda(config_, n, clock);
+  try {
+    model_->zero_gradients();
+    const double share = 1.0 / static_cast<double>(micro_batches);
+    for (int64_t micro = 0; micro < micro_batches; ++micro) {
+      const Losses losses = forward(micro, stats.jepa_lambda, stats);
+      if (!std::isfinite(losses.total)) throw NumericsError(words("loss is", losses.total));
+      model_->backward(share);
+      add(stats.losses, losses, share);
+    }
+    stats.grad_norm = optimizer_.gradient_norm();
+  } catch (const NumericsError& error) {
+    const std::string culprit = damaged_weight(model_->params());
+    throw NumericsError(words("step", n, ":", error.what()) +
+                        (culprit.empty() ? "" : "; " + culprit + " holds it already"));
+  }
+  optimizer_.step(n, stats.grad_norm, stats.lr_factor, stats.muon_momentum, averages_);
+  if (takes_snapshot(config_, n, clock)) averages_.snapshot(model_->params());
+  ++progress_.step;
+  progress_.bytes += stats.bytes;
+  stats.elapsed_s = elapsed();
+  stats.seconds = stats.elapsed_s - clock.elapsed_s;
+  times_.add(stats.seconds);
+  return stats;
+}
+
+Progress Trainer::progress() const {
+  Progress p = progress_;
+  p.snapshots = averages_.snapshots();
+  p.elapsed_s = elapsed();
+  p.longest_step_s = times_.longest_s();
+  return p;
+}
+
+std::vector<Trainer::StateTensor> Trainer::state() const {
+  std::vector<StateTensor> out;
+  const ParamTable& params = model_->params();
+  const Tensor ema = averages_.ema(), swa = averages_.swa(), first = optimizer_.first_moments();
+  for (const ParamSpec& spec : params.specs())
+    out.push_back({"weights/" + spec.name, ParamTable::view(spec, params.values())});
+  for (const ParamSpec& spec : params.specs()) out.push_back({"first/" + spec.name, ParamTable::view(spec, first)});
+  for (const ParamSpec& spec : params.specs()) {
+    if (spec.group == Group::matrix) continue;
+    const int64_t lo = spec.offset - optimizer_.second_offset();
+    out.push_back(
+        {"second/" + spec.name, optimizer_.second_moments().slice(0, lo, lo + spec.shape.numel()).reshape(spec.shape)});
+  }
+  for (const ParamSpec& spec : params.specs())
+    if (ema && spec.averaging == Averaging::on) out.push_back({"ema/" + spec.name, ParamTable::view(spec, ema)});
+  for (const ParamSpec& spec : params.specs())
+    if (swa && spec.averaging == Averaging::on) out.push_back({"swa/" + spec.name, ParamTable::view(spec, swa)});
+  return out;
+}
+
+void Trainer::restore(const Progress& p) {
+  BG_CHECK(p.step >= 0 && p.step <= config_.iterations, "step", p.step, "of", config_.iterations);
+  BG_CHECK(p.snapshots >= 0 && p.snapshots <= p.step, "snapshots", p.snapshots, "after", p.step, "steps");
+  BG_CHECK(p.bytes >= 0 && p.elapsed_s >= 0 && p.longest_step_s >= 0 && std::isfinite(p.elapsed_s + p.longest_step_s),
+           "bytes, elapsed_s and longest_step_s must be numbers of at least 0");
+  progress_ = p;
+  averages_.set_snapshots(p.snapshots);
+  running_ = false;
+  times_ = StepTimes();
+  if (p.step > 0 && p.longest_step_s > 0) times_.add(p.longest_step_s);
+}
+
+}  // namespace bg

@@ -1,0 +1,95 @@
+// How a run proceeds: each step reads its micro-batches, adds up their gradients, clips, moves the weights and averages
+// them, until the steps or the wall-clock budget are used up.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "data/loader.h"
+#include "model/model.h"
+#include "optim/average.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+namespace bg {
+
+/// What one step did. Losses are means over its micro-batches, before the weights moved.
+struct StepStats {
+  int64_t step = 0;      // its number, from 0
+  Losses losses;         // nats
+  double grad_norm = 0;  // before clipping
+  double lr_factor = 0, jepa_lambda = 0, muon_momentum = 0;
+  int64_t ids = 0, bytes = 0;  // targets scored; those that stand for a byte
+  double seconds = 0;          // of this step
+  double elapsed_s = 0;        // on the run's clock when it ended
+};
+
+/// Where a run stands, beside its tensors.
+struct Progress {
+  int64_t step = 0;           // steps done: also the position in the data
+  int64_t snapshots = 0;      // in the SWA mean
+  int64_t bytes = 0;          // trained on so far
+  double elapsed_s = 0;       // on the run's clock
+  double longest_step_s = 0;  // of the recent ones: predicts the next
+};
+
+/// The run's clock starts with the first step after construction, restore() or pause(), and then counts all time, that
+/// between steps too: a budget covers whatever the caller does meanwhile, unless it calls pause().
+class Trainer {
+ public:
+  /// `now` gives seconds from any origin; by default the steady clock. `loader` may be null: step_on() only. The model
+  /// section of `config` must be the model's. Allocates everything that steps need but the model's plan.
+  Trainer(const Config& config, std::shared_ptr<Model> model, std::shared_ptr<Loader> loader,
+          std::function<double()> now = {});
+
+  /// The next step on the loader's batches. Throws InvalidArgument when the run is over, NumericsError naming step and
+  /// tensor for NaN or infinity in loss or gradient: no weight, moment or average has changed then.
+  StepStats step();
+  /// The same on given ids and targets (B, T), cut along B into `micro_batches` equal parts. `directions` as for
+  /// Model::loss().
+  StepStats step_on(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T,
+                    int64_t micro_batches = 1, std::span<const double> directions = {});
+  /// Whether no further step may begin.
+  bool done() const;
+  /// Stops the run's clock until the next step.
+  void pause();
+
+  const Config& config() const { return config_; }
+  Model& model() { return *model_; }
+  const Averages& averages() const { return averages_; }
+  Progress progress() const;
+
+  /// Every tensor that the next steps depend on, as views: "weights/NAME", "first/NAME" (Muon's buffer or Adam's first
+  /// moment), "second/NAME" (Adam only), "ema/NAME" and "swa/NAME" (averaged tensors, when the config keeps them).
+  /// Whoever overwrites them must call restore() with the progress they belong to.
+  struct StateTensor {
+    std::string name;
+    Tensor tensor;
+  };
+  std::vector<StateTensor> state() const;
+  void restore(const Progress& progress);
+
+ private:
+  using MicroBatch = std::function<Losses(int64_t micro, double jepa_lambda, StepStats& stats)>;
+  StepStats run(int64_t micro_batches, const MicroBatch& forward);
+  void count(std::span<const int32_t> targets, StepStats& stats) const;
+  double elapsed() const;
+  Clock clock() const;
+
+  Config config_;
+  std::shared_ptr<Model> model_;
+  std::shared_ptr<Loader> loader_;
+  std::function<double()> now_;
+  Averages averages_;
+  Optimizer optimizer_;
+  StepTimes times_;
+  Progress progress_;
+  double started_ = 0;
+  bool running_ = false;
+};
+
+}  // namespace bg
