@@ -8,10 +8,14 @@
 
 namespace bg {
 
+/// Who multiplies float32 matrices on the CPU. The others are found at run time; see kernels/gemm_library.h.
+enum class GemmLibrary : uint8_t { builtin, onednn, openblas };
+
 struct Ctx {
   Device device = Device::cpu;
   DType dtype = DType::f32;           // of activations, parameters and gradients on this device
   std::shared_ptr<ThreadPool> pool;   // CPU work
+  GemmLibrary gemm_library = GemmLibrary::builtin;
 };
 
 /// Calls bg::cpu::CALL or bg::cuda::CALL. The only place that knows whether CUDA was built in.

@@ -15,11 +15,13 @@ enum class Op : uint8_t { none, transpose };
 /// alike. The last dimension of each is contiguous, the row stride is free. C must not overlap A or B; beta = 0 does
 /// not read C. K = 0 leaves beta * C.
 ///
-/// Each element of C is summed in an order that depends on K alone: not on M, N, the row, the number of threads or what
-/// else is in the batch. So a row's result has the same bits in any batch split.
-/// Scratch: thread-local, grown once: 512 * N elements on the calling thread, 64 Ki on each worker.
-/// Throws InvalidArgument when shapes, strides, dtypes or devices disagree.
-/// Source of the blocking: Goto and van de Geijn 2008, doi:10.1145/1356052.1356053.
+/// With the built-in library each element of C is summed in an order that depends on K alone: not on M, N, the row, the
+/// number of threads or what else is in the batch. So a row's result has the same bits in any batch split. Other
+/// libraries (Ctx::gemm_library, float32 only) are called by one thread a tile, tiles fixed by the shape: equal calls
+/// give equal bits at any thread count, but they promise nothing about the batch split. Scratch: thread-local, grown
+/// once: 512 * N elements on the calling thread, 64 Ki on each worker. Throws InvalidArgument when shapes, strides,
+/// dtypes or devices disagree, or the library asked for is not available. Source of the blocking: Goto and van de Geijn
+/// 2008, doi:10.1145/1356052.1356053.
 void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
 
 /// y = x w^T + beta * y: a linear layer, x (N, K), w (O, K) stored [out, in], y (N, O).

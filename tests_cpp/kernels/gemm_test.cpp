@@ -2,12 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
 
 #include "base/random.h"
+#include "kernels/gemm_library.h"
 
 namespace bg {
 namespace {
@@ -145,6 +147,37 @@ TYPED_TEST(Gemm, LinearLayersUseTheWeightAsStored) {
   linear_backward_weight(ctx, tensor(x, {1, 3}), tensor(dy, {1, 2}), tensor(dw, {2, 3}));
   EXPECT_EQ(dw[2], T(4));   // 1 + 1 * 3
   EXPECT_EQ(dw[5], T(-2));  // 1 - 1 * 3
+}
+
+TEST(GemmLibraries, AllThatAreHereAgreeAtAnyThreadCount) {
+  for (const GemmLibraryInfo& info : gemm_libraries()) {
+    EXPECT_FALSE(info.detail.empty());
+    Matrix<float> probe(2, 2, 0, "probe");
+    Ctx ctx = context(DType::f32, 2);
+    ctx.gemm_library = info.library;
+    if (!info.available) {
+      EXPECT_THROW(gemm(ctx, 1, probe.view, Op::none, probe.view, Op::none, 0, probe.view), InvalidArgument);
+      continue;
+    }
+    for (const auto& [M, N, K] : {std::array<int64_t, 3>{1, 5, 9}, {300, 70, 33}, {40, 600, 130}}) {
+      for (int mode = 0; mode < 4; ++mode) {
+        const bool ta = mode & 1, tb = mode & 2;
+        const Op op_a = ta ? Op::transpose : Op::none, op_b = tb ? Op::transpose : Op::none;
+        Matrix<float> a(ta ? K : M, ta ? M : K, 2, "a"), b(tb ? N : K, tb ? K : N, 3, "b");
+        Matrix<float> c(M, N, 1, "c"), d(M, N, 1, "c"), e(M, N, 1, "c");
+        gemm(ctx, 0.5, a.view, op_a, b.view, op_b, 0.25, c.view);
+        gemm(context(DType::f32, 1), 0.5, a.view, op_a, b.view, op_b, 0.25, d.view);
+        for (size_t i = 0; i < c.data.size(); ++i)
+          ASSERT_NEAR(c.data[i], d.data[i], 2e-6f * static_cast<float>(K)) << info.name << " mode " << mode;
+        Ctx one = context(DType::f32, 1);
+        one.gemm_library = info.library;
+        gemm(one, 0.5, a.view, op_a, b.view, op_b, 0.25, e.view);
+        EXPECT_EQ(c.data, e.data) << info.name;
+      }
+    }
+  }
+  EXPECT_THROW(parse_gemm_library("mkl"), InvalidArgument);
+  EXPECT_EQ(parse_gemm_library("openblas"), GemmLibrary::openblas);
 }
 
 TEST(GemmErrors, NameWhatDisagrees) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/scratch.h"
+#include "kernels/gemm_library.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemm.cpp"
@@ -154,6 +155,8 @@ void scale(T* c, int64_t rows, int64_t cols, int64_t ld, T beta) {
 void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c) {
   const bool ta = op_a == Op::transpose, tb = op_b == Op::transpose;
   const int64_t K = a.dim(ta ? 0 : 1);
+  if (ctx.gemm_library != GemmLibrary::builtin && c.dtype() == DType::f32 && K > 0)
+    return library_gemm(ctx, static_cast<float>(alpha), a, ta, b, tb, static_cast<float>(beta), c);
   BG_FLOATS(c.dtype(), T, {
     const T al = static_cast<T>(alpha), be = static_cast<T>(beta);
     if (K == 0) return scale(c.ptr<T>(), c.dim(0), c.dim(1), c.stride(0), be);
