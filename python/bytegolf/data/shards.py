@@ -81,6 +81,8 @@ class ShardWriter:
         self._file: IO[bytes] | None = None
         self._path = Path()
         self._in_shard = 0
+        self._finished = False
+        self._manifest = f"{prefix}_manifest.json"
         self._bos = np.array([self.vocab["bos"]], dtype="<u2") if self.vocab["bos"] >= 0 else None
 
     def add(self, document: Document) -> bool:
@@ -99,8 +101,10 @@ class ShardWriter:
         self.counts.bytes += len(view)
         return True
 
-    def commit(self) -> Counts:
-        """Moves the finished shards to their names and returns the counts. ValueError when there is not one document."""
+    def finish(self) -> None:
+        """Writes what is still missing to disk, without putting it in place. ValueError when there is not one document."""
+        if self._finished:
+            return
         self._finish_shard()
         if not self.counts.documents:
             self.abort()
@@ -117,14 +121,19 @@ class ShardWriter:
             "empty_documents_skipped": self.counts.empty,
             "shards": self.counts.shards,
         }
-        name = f"{self.prefix}_manifest.json"
+        name = self._manifest
         with _naming(self._temporary / name), open(self._temporary / name, "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
+        self._finished = True
+
+    def commit(self) -> Counts:
+        """Finishes, moves the shards to their names and returns the counts."""
+        self.finish()
         new = [shard["file"] for shard in self.counts.shards]
-        for file_name in [*new, name]:
+        for file_name in [*new, self._manifest]:
             os.replace(self._temporary / file_name, self.folder / file_name)
         for old in self._old:
             if old.name not in new:
