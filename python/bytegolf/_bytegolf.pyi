@@ -7,14 +7,25 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "SHARD_HEADER_BYTES",
+    "SHARD_MAGIC",
+    "SHARD_VERSION",
     "Config",
     "FormatError",
+    "Loader",
     "NumericsError",
+    "ShardSet",
     "SystemError",
     "cpu_target",
+    "dequantise_tensor",
     "nearest_option",
+    "newton_schulz",
     "option_table",
+    "quantise_tensor",
     "random_normal",
+    "schedule",
+    "shuffled",
+    "vocab",
     "zstd_version",
 ]
 
@@ -432,15 +443,95 @@ class Config:
         blocks; the last n blocks remove each value's own direction (XSA)
         """
 
+class ShardSet:
+    """
+    One checked stream of ids over shard files or an array.
+    """
+    def __init__(self, data: typing.Any, family: str = "byte260", split: str = "") -> None:
+        """
+        data: a file, folder or glob, a list of those, or a 1-d integer array of ids. split: 'train', 'val' or '' picks in a folder that holds both. ValueError or FormatError names path and offset.
+        """
+    def __len__(self) -> int: ...
+    def check(self, threads: int = 1) -> None:
+        """
+        Reads every id once; FormatError names shard and offset of one outside the vocabulary.
+        """
+    def read(self, first: int, count: int) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Ids first..first+count-1, int32.
+        """
+    @property
+    def family(self) -> str: ...
+    @property
+    def shards(self) -> list[typing.Any]:
+        """
+        List of (path, ids).
+        """
+
+class Loader:
+    """
+    Batches x, y (B, T) as a pure function of (seed, step, micro, rank), prefetched by a thread.
+    """
+    def __init__(
+        self,
+        data: typing.Any,
+        seq_len: int,
+        micro_batch_ids: int,
+        *,
+        family: str = "byte260",
+        micro_batches: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: bool = False,
+        prefetch: int = 3,
+        split: str = "",
+    ) -> None:
+        """
+        data as for ShardSet, or a ShardSet. B = micro_batch_ids / seq_len rows; micro_batches per step and rank.
+        """
+    def batch(
+        self, step: int, micro: int = 0
+    ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]:
+        """
+        (x, y), int32 (B, T), copies. Asked in order they are ready; any other place is a seek.
+        """
+
 def cpu_target() -> str:
     """
     Name of the instruction set that Highway's kernels run with on this CPU.
     """
 
+def dequantise_tensor(
+    q: typing.Annotated[numpy.typing.ArrayLike, numpy.int8], scale: numpy.ndarray, threads: int = 0
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    float32 array q * scale, row by row.
+    """
+
 def nearest_option(name: str) -> str: ...
+@typing.overload
+def newton_schulz(g: numpy.typing.NDArray[numpy.float64], steps: int = 5, threads: int = 0) -> numpy.ndarray:
+    """
+    The Newton-Schulz iteration of Muon on a float64 or float32 matrix; a fresh matrix of singular values near 1.
+    """
+
+@typing.overload
+def newton_schulz(g: numpy.typing.NDArray[numpy.float32], steps: int = 5, threads: int = 0) -> numpy.ndarray: ...
 def option_table() -> list[typing.Any]:
     """
     One dict per option: section, type, name, low, high, choices, doc.
+    """
+
+def quantise_tensor(
+    name: str,
+    weights: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    is_matrix: bool,
+    scheme: str,
+    threads: int = 0,
+) -> tuple[typing.Any, ...]:
+    """
+    (int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float.
     """
 
 def random_normal(seed: int, name: str, step: int, n: int) -> numpy.typing.NDArray[numpy.float64]:
@@ -448,9 +539,29 @@ def random_normal(seed: int, name: str, step: int, n: int) -> numpy.typing.NDArr
     n standard normals (float64), a pure function of the arguments.
     """
 
+def schedule(
+    config: Config, step: int, elapsed_s: float = 0.0, mean_step_s: float = 0.0, predicted_step_s: float = 0.0
+) -> dict[str, typing.Any]:
+    """
+    What the schedules say of step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, takes_snapshot, is_over.
+    """
+
+def shuffled(i: int, n: int, seed: int, epoch: int) -> int:
+    """
+    The i-th of n in the pseudo-random order of (seed, epoch).
+    """
+
+def vocab(family: str) -> dict[str, typing.Any]:
+    """
+    Dict of a family's vocabulary: family, size, byte_offset, and pad, bos, eos, unk (-1 where it has none).
+    """
+
 def zstd_version() -> str:
     """
     Version of the zstd library in the core.
     """
 
+SHARD_HEADER_BYTES: int = 1024
+SHARD_MAGIC: int = 20240520
+SHARD_VERSION: int = 1
 __version__: str
