@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import bytegolf
 import numpy as np
 import pytest
-
-import bytegolf
 from bytegolf import codec
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[2] / "shared"))

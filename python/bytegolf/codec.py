@@ -1,5 +1,6 @@
 """How weights become a file and come back: quantisation, the artifact, and both in one step."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,3 +68,67 @@ def dequantise(stored: Mapping[str, Array], *, threads: int = 0) -> dict[str, Ar
         else:
             raise ValueError(f"tensor {key} is {array.dtype}; expected int8, float16 or float32")
     return params
+
+
+def pack_tensors(
+    tensors: Mapping[str, Array], path: str | os.PathLike[str], config_text: str = "", *, threads: int = 0
+) -> int:
+    """Writes named arrays of rank 0 to 8 as an artifact and returns its size in bytes.
+
+    dtypes: float16, float32, float64, bfloat16 (of ml_dtypes), int8, int32, int64, uint8, uint16. Name, order, dtype, shape and
+    every bit (NaN payloads too) are kept. The same input gives the same bytes at any thread count. The file appears whole or not at all.
+    Raises ValueError for what cannot be stored and OSError when the disk refuses.
+    """
+    rows = []
+    for name, given in tensors.items():
+        array = np.asarray(given)
+        shape = array.shape  # ascontiguousarray would turn rank 0 into rank 1
+        if array.dtype.byteorder == ">":
+            array = array.astype(array.dtype.newbyteorder("<"))
+        if array.dtype.hasobject:
+            raise ValueError(f"tensor {name}: arrays of {array.dtype} cannot be stored")
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        rows.append((name, array.dtype.name, list(shape), flat))
+    return _bytegolf.write_artifact(os.fspath(path), rows, config_text, threads)
+
+
+def _as_array(row: dict[str, Any]) -> Array:
+    if row["dtype"] == "bfloat16":
+        try:
+            from ml_dtypes import bfloat16
+        except ImportError as error:
+            raise ImportError(f"tensor {row['name']} is bfloat16: install ml-dtypes to read it") from error
+        return np.asarray(row["bytes"].view(bfloat16).reshape(row["shape"]))
+    return np.asarray(row["bytes"].view(row["dtype"]).reshape(row["shape"]))
+
+
+def read_artifact(path: str | os.PathLike[str], *, threads: int = 0) -> tuple[str, dict[str, Array]]:
+    """The configuration text and the arrays of an artifact, in their order, writable.
+
+    Raises FormatError naming path, offset and tensor when the file is not exactly what was written; OSError when it cannot be read.
+    """
+    found = _bytegolf.read_artifact(os.fspath(path), threads)
+    return found["config"], {row["name"]: _as_array(row) for row in found["tensors"]}
+
+
+def unpack_tensors(path: str | os.PathLike[str], *, threads: int = 0) -> dict[str, Array]:
+    """The arrays of an artifact: what `pack_tensors` was given, bit for bit. Errors as for `read_artifact`."""
+    return read_artifact(path, threads=threads)[1]
+
+
+def pack_parameters(
+    params: Mapping[str, Array],
+    path: str | os.PathLike[str],
+    scheme: str = "int6_mixed",
+    config_text: str = "",
+    *,
+    threads: int = 0,
+) -> int:
+    """Quantises float parameters under `scheme`, writes them with their configuration, and returns the bytes written."""
+    return pack_tensors(quantise(params, scheme, threads=threads), path, config_text, threads=threads)
+
+
+def load_parameters(path: str | os.PathLike[str], *, threads: int = 0) -> tuple[str, dict[str, Array]]:
+    """The configuration text of an artifact and its parameters, dequantised to float32."""
+    config_text, stored = read_artifact(path, threads=threads)
+    return config_text, dequantise(stored, threads=threads)

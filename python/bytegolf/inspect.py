@@ -1,0 +1,134 @@
+"""What is in an artifact and where its bytes go: the report behind `bytegolf inspect`."""
+
+import json
+import math
+import os
+import re
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bytegolf import _bytegolf
+
+
+def group_of(name: str) -> str:
+    """The name with every number replaced by `*`: tensors that differ only in their layer belong together."""
+    return re.sub(r"\d+", "*", name)
+
+
+def inspect_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads the whole artifact (checksum, every stream) and says what it holds.
+
+    Keys: `path`, `file_bytes`, `frame_bytes` (header, index, checksum), `model_bytes` (row and column classes and frequency
+    tables shared by the int8 matrices), `weights` (elements, scales left out), `bits_per_weight` (of the whole file), `config`,
+    `tensors` and `groups`: lists of dicts with `name`, `dtype`, `shape` (groups: `count`), `coding`, `elements`, `raw_bytes`,
+    `stored_bytes`, `bits_per_weight`. stored_bytes of all tensors + frame_bytes + model_bytes = file_bytes.
+    Raises FormatError for a damaged file, OSError when it cannot be read.
+    """
+    found = _bytegolf.read_artifact(os.fspath(path))
+    tensors: list[dict[str, Any]] = []
+    groups: dict[str, dict[str, Any]] = {}
+    for row in found["tensors"]:
+        elements = math.prod(row["shape"])
+        tensor = {
+            "name": row["name"],
+            "dtype": row["dtype"],
+            "shape": list(row["shape"]),
+            "coding": row["coding"],
+            "elements": elements,
+            "raw_bytes": int(row["bytes"].nbytes),
+            "stored_bytes": row["stored_bytes"],
+        }
+        tensors.append(tensor)
+        group = groups.setdefault(
+            group_of(row["name"]),
+            {"name": group_of(row["name"]), "dtype": row["dtype"], "coding": row["coding"], "count": 0}
+            | dict.fromkeys(["elements", "raw_bytes", "stored_bytes"], 0),
+        )
+        group["count"] += 1
+        for part in ("dtype", "coding"):
+            if group[part] != tensor[part]:
+                group[part] = "several"
+        for total in ("elements", "raw_bytes", "stored_bytes"):
+            group[total] += tensor[total]
+    for part in [*tensors, *groups.values()]:
+        part["bits_per_weight"] = 8 * part["stored_bytes"] / part["elements"] if part["elements"] else 0.0
+    names = {t["name"] for t in tensors}
+    scales = {f"{n.removesuffix('.q')}.scale" for n in names if n.endswith(".q")}
+    weights = sum(t["elements"] for t in tensors if t["name"] not in scales)
+    return {
+        "path": os.fspath(path),
+        "file_bytes": found["file_bytes"],
+        "frame_bytes": found["frame_bytes"],
+        "model_bytes": found["model_bytes"],
+        "weights": weights,
+        "bits_per_weight": 8 * found["file_bytes"] / weights if weights else 0.0,
+        "config": found["config"],
+        "tensors": tensors,
+        "groups": list(groups.values()),
+    }
+
+
+def print_report(report: dict[str, Any], console: Console | None = None, *, every_tensor: bool = False) -> None:
+    """Draws the report as a table, one row per group of tensors (or per tensor), then the totals."""
+    console = console or Console()
+    table = Table(title=f"{report['path']}: {report['file_bytes']:,} bytes", title_justify="left")
+    for heading, justify in [
+        ("tensor", "left"),
+        ("dtype", "left"),
+        ("shape" if every_tensor else "tensors", "right"),
+        ("coding", "left"),
+        ("elements", "right"),
+        ("raw bytes", "right"),
+        ("stored bytes", "right"),
+        ("bits each", "right"),
+        ("share", "right"),
+    ]:
+        table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=heading != "tensor")
+
+    def share(size: int) -> str:
+        return f"{100 * size / report['file_bytes']:.2f} %"
+
+    for row in report["tensors"] if every_tensor else report["groups"]:
+        table.add_row(
+            row["name"],
+            row["dtype"],
+            "x".join(map(str, row["shape"])) or "scalar" if every_tensor else str(row["count"]),
+            row["coding"],
+            f"{row['elements']:,}",
+            f"{row['raw_bytes']:,}",
+            f"{row['stored_bytes']:,}",
+            f"{row['bits_per_weight']:.3f}",
+            share(row["stored_bytes"]),
+        )
+    table.add_section()
+    for label, size in [
+        ("classes and tables of the int8 matrices", report["model_bytes"]),
+        ("header, index, config, checksum", report["frame_bytes"]),
+    ]:
+        table.add_row(label, "", "", "", "", "", f"{size:,}", "", share(size))
+    table.add_row(
+        "all",
+        "",
+        "",
+        "",
+        f"{report['weights']:,}",
+        "",
+        f"{report['file_bytes']:,}",
+        f"{report['bits_per_weight']:.3f}",
+        "100.00 %",
+    )
+    console.print(table)
+    if report["config"]:
+        console.print(report["config"].rstrip(), markup=False, highlight=False)
+
+
+def main_report(path: str | os.PathLike[str], *, as_json: bool = False, every_tensor: bool = False) -> int:
+    """The command: prints the report (one JSON object when as_json) and returns the exit status 0; errors propagate."""
+    report = inspect_artifact(path)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        print_report(report, every_tensor=every_tensor)
+    return 0
