@@ -68,12 +68,17 @@ HWY_INLINE void pack_panel(const T* HWY_RESTRICT src, int64_t ld, bool along_dep
     return;
   }
   const int64_t whole = depth / S * S;
-  for (int64_t group = 0; group < rows; group += S) {
-    const int64_t r = HWY_MIN(group, rows - S);  // the last group may overlap the one before it
-    for (int64_t k = 0; k < whole; k += S) transpose_block(src + r * ld + k, ld, dst + k * W + r, W);
-    for (int64_t k = whole; k < depth; ++k)
-      for (int64_t i = r; i < r + S; ++i) dst[k * W + i] = src[i * ld + k];
+  constexpr int64_t kStep =
+      64 / sizeof(T);  // a cache line of each row at a time, so that the panel is written in order
+  for (int64_t k0 = 0; k0 < whole; k0 += kStep) {
+    for (int64_t group = 0; group < rows; group += S) {
+      const int64_t r = HWY_MIN(group, rows - S);  // the last group may overlap the one before it
+      for (int64_t k = k0; k < HWY_MIN(k0 + kStep, whole); k += S)
+        transpose_block(src + r * ld + k, ld, dst + k * W + r, W);
+    }
   }
+  for (int64_t k = whole; k < depth; ++k)
+    for (int64_t i = 0; i < rows; ++i) dst[k * W + i] = src[i * ld + k];
 }
 
 /// pack_panel() for all panels of `rows` rows, one after the other, depth * W elements each.
