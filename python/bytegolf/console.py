@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,3 +83,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Say(Protocol):
+    """Something that shows one line of progress."""
+
+    def __call__(self, text: str) -> None:
+        """Shows `text`."""
+
+
+def say(text: str) -> None:
+    """One line of progress on standard error."""
+    stderr().print(text, markup=False)

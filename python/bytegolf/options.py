@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from bytegolf._bytegolf import Config
+from bytegolf.config import Config
 
 
-def resolve(source: str, overrides: list[str]) -> Config:
+def resolve(source: str, overrides: Iterable[str] = ()) -> Config:
     """The options named by `source` with `overrides` applied, checked.
 
     `source` is a preset's name or the path of a TOML file (which lays over the preset byte260-jepa). Each override is
     `name=value`. Raises ValueError that names the option, with the nearest known name for an unknown one.
     """
+    changes = split(overrides)
     if source in Config.preset_names():
-        config = Config.preset(source)
-    elif Path(source).is_file():
-        text = Path(source).read_text(encoding="utf-8")
-        config = Config.parse(text, source, Config())
-    else:
-        known = ", ".join(Config.preset_names())
-        raise ValueError(f"{source} is neither a file nor a preset ({known})")
+        return Config.preset(source, **changes)
+    if Path(source).is_file():
+        return Config.from_toml(source).replace(**changes)
+    raise ValueError(f"{source} is neither a file nor a preset ({', '.join(Config.preset_names())})")
+
+
+def split(overrides: Iterable[str]) -> dict[str, str]:
+    """name=value words as a dict; dashes before and inside a name are forgiven."""
+    changes: dict[str, str] = {}
     for item in overrides:
         name, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"expected name=value, got {item}")
-        config.set(name.removeprefix("--").replace("-", "_"), value)
-    config.validate()
-    return config
+        changes[name.removeprefix("--").replace("-", "_")] = value
+    return changes
