@@ -292,3 +292,9 @@ def test_sp1024_of_the_challenge(tmp_path):
     sp_shards(tmp_path / "in", sp, texts, 11)
     _, found = run(tmp_path / "in", tmp_path / "out", split="val", tokenizer=model)
     assert found["val"] == [t.encode() for t in texts]
+
+    stream = sp_shards(tmp_path / "unknown", sp, ["the caf\u00e9 is open"], 99)
+    if sp.unk_id() in stream:
+        with pytest.warns(UserWarning, match="1 unknown pieces in .*unknown gave no bytes"):
+            _, found = run(tmp_path / "unknown", tmp_path / "out2", split="val", tokenizer=model)
+        assert found["val"] == [b"the caf is open"]

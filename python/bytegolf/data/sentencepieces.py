@@ -8,6 +8,7 @@ does not know) is not in the ids and cannot come back.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,11 @@ def sp_documents(shards: list[Path], model: str | os.PathLike[str]) -> Iterator[
     """The documents of shards that continue each other, in order; memory is bounded by the longest document.
 
     FormatError names the shard and the offset for a damaged header, an id outside the model, or text before the
-    first bos.
+    first bos. Warns at the end when unknown pieces, whose text the shards do not hold, gave no bytes.
     """
     table = PieceTable(model)
     document: list[bytes] | None = None
+    unknown = 0
     for path in shards:
         ids = _mapped(path)
         for at in range(0, len(ids), CHUNK_IDS):
@@ -82,6 +84,7 @@ def sp_documents(shards: list[Path], model: str | os.PathLike[str]) -> Iterator[
                 raise FormatError(
                     f"shard {path}: id {chunk[bad]} at offset {offset} is outside the model's {len(table.pieces)} pieces"
                 )
+            unknown += int(np.count_nonzero(chunk == table.unknown))
             for i, part in enumerate(np.split(chunk, np.flatnonzero(chunk == table.bos))):
                 if i > 0:
                     if document is not None:
@@ -96,6 +99,10 @@ def sp_documents(shards: list[Path], model: str | os.PathLike[str]) -> Iterator[
                 document.append(table.text(part))
     if document is not None:
         yield _joined(document, table)
+    if unknown:
+        warnings.warn(
+            f"{unknown:,} unknown pieces in {shards[0].parent} gave no bytes: that text is lost", stacklevel=2
+        )
 
 
 def _joined(parts: list[bytes], table: PieceTable) -> bytes:
