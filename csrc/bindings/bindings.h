@@ -14,5 +14,6 @@ void bind_base(py::module_& m);
 void bind_codec(py::module_& m);
 void bind_train(py::module_& m);
 void bind_data(py::module_& m);
+void bind_bench(py::module_& m);
 
 }  // namespace bg::bindings

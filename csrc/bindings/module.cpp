@@ -32,6 +32,7 @@ PYBIND11_MODULE(_bytegolf, m) {
   bind_codec(m);
   bind_train(m);
   bind_data(m);
+  bind_bench(m);
 }
 
 }  // namespace bg::bindings

@@ -11,9 +11,7 @@ void check_matrix(const char* name, const Tensor& t) {
            t.shape().str());
 }
 
-}  // namespace
-
-void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c) {
+void check(const Tensor& a, Op op_a, const Tensor& b, Op op_b, const Tensor& c) {
   check_matrix("A", a);
   check_matrix("B", b);
   check_matrix("C", c);
@@ -25,8 +23,21 @@ void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, do
   BG_CHECK(b.dim(tb ? 0 : 1) == c.dim(1), "gemm: columns of op(B) and C:", b.dim(tb ? 0 : 1), c.dim(1));
   BG_CHECK(a.dim(ta ? 0 : 1) == b.dim(tb ? 1 : 0), "gemm: columns of op(A) and rows of op(B):", a.dim(ta ? 0 : 1),
            b.dim(tb ? 1 : 0));
+}
+
+}  // namespace
+
+void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c) {
+  check(a, op_a, b, op_b, c);
   if (c.numel() == 0) return;
   BG_DISPATCH(c.device(), gemm(ctx, alpha, a, op_a, b, op_b, beta, c));
+}
+
+void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c) {
+  check(a, op_a, b, op_b, c);
+  BG_CHECK(c.dim(0) == c.dim(1), "gemm: a symmetric product is square, got", c.shape().str());
+  if (c.numel() == 0) return;
+  BG_DISPATCH(c.device(), gemm_symmetric(ctx, alpha, a, op_a, b, op_b, beta, c));
 }
 
 }  // namespace bg

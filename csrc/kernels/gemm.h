@@ -24,6 +24,10 @@ enum class Op : uint8_t { none, transpose };
 /// 2008, doi:10.1145/1356052.1356053.
 void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
 
+/// gemm() for a product that is known to be symmetric (M = N; beta * C symmetric too): half the arithmetic. Computes
+/// the elements on and above the diagonal, copies them below it.
+void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
+
 /// y = x w^T + beta * y: a linear layer, x (N, K), w (O, K) stored [out, in], y (N, O).
 inline void linear_forward(const Ctx& ctx, Tensor x, Tensor w, Tensor y, double beta = 0) {
   gemm(ctx, 1, x, Op::none, w, Op::transpose, beta, y);
@@ -39,5 +43,6 @@ inline void linear_backward_weight(const Ctx& ctx, Tensor x, Tensor dy, Tensor d
 
 namespace cpu {
 void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
+void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
 }  // namespace cpu
 }  // namespace bg

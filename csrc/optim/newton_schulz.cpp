@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/gemm.h"
 
@@ -9,7 +10,6 @@ namespace bg {
 namespace {
 
 constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
-constexpr int64_t kBlock = 96;  // rows of a symmetric product computed at a time
 
 int64_t padded(int64_t n) {
   return (n + 15) / 16 * 16;
@@ -20,36 +20,6 @@ Tensor take(Tensor scratch, int64_t& used, int64_t rows, int64_t cols) {
   const Tensor part = scratch.slice(0, used, used + rows * cols);
   used += padded(rows * cols);
   return part.reshape({rows, cols});
-}
-
-// Upper block triangle of S = alpha * product(lo, hi), where product rows lo..hi-1 meet columns lo..n-1.
-template <class F>
-void upper_blocks(int64_t n, F&& product) {
-  for (int64_t lo = 0; lo < n; lo += kBlock) product(lo, std::min(n, lo + kBlock));
-}
-
-// Completes the symmetric S (n, n) below its diagonal blocks.
-template <class T>
-void mirror(Tensor s) {
-  const int64_t n = s.dim(0);
-  T* const data = s.ptr<T>();
-  for (int64_t lo = 0; lo < n; lo += kBlock)
-    for (int64_t i = std::min(n, lo + kBlock); i < n; ++i)
-      for (int64_t j = lo; j < std::min(n, lo + kBlock); ++j) data[i * n + j] = data[j * n + i];
-}
-
-// S <- kC S + kB A + kA I on the upper block triangle (S holds A^2), completed below: what X is multiplied with.
-template <class T>
-void polynomial(Tensor a, Tensor s) {
-  const int64_t n = s.dim(0);
-  const T* const ai = a.ptr<T>();
-  T* const si = s.ptr<T>();
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = i / kBlock * kBlock; j < n; ++j)
-      si[i * n + j] = static_cast<T>(kC) * si[i * n + j] + static_cast<T>(kB) * ai[i * n + j];
-    si[i * n + i] += static_cast<T>(kA);
-  }
-  mirror<T>(s);
 }
 
 // to = g / (|g|_F + 1e-7)
@@ -78,18 +48,14 @@ void iterate(const Ctx& ctx, Tensor g, int64_t steps, Tensor scratch, Tensor out
   Tensor x = steps % 2 == 0 ? out : other, next = steps % 2 == 0 ? other : out;  // the last step writes `out`
   normalise<T>(g, x);
   for (int64_t step = 0; step < steps; ++step) {
-    upper_blocks(n, [&](int64_t lo, int64_t hi) {
-      const Tensor to = a.slice(0, lo, hi).slice(1, lo, n);
-      if (tall)
-        gemm(ctx, 1, x.slice(1, lo, hi), Op::transpose, x.slice(1, lo, n), Op::none, 0, to);
-      else
-        gemm(ctx, 1, x.slice(0, lo, hi), Op::none, x.slice(0, lo, n), Op::transpose, 0, to);
-    });
-    mirror<T>(a);
-    upper_blocks(n, [&](int64_t lo, int64_t hi) {
-      gemm(ctx, 1, a.slice(0, lo, hi), Op::none, a.slice(1, lo, n), Op::none, 0, s.slice(0, lo, hi).slice(1, lo, n));
-    });
-    polynomial<T>(a, s);
+    if (tall)
+      gemm_symmetric(ctx, 1, x, Op::transpose, x, Op::none, 0, a);
+    else
+      gemm_symmetric(ctx, 1, x, Op::none, x, Op::transpose, 0, a);
+    // S = kC A^2 + kB A + kA I: what X is multiplied with.
+    std::memcpy(s.data(), a.data(), a.size_bytes());
+    gemm_symmetric(ctx, kC, a, Op::none, a, Op::none, kB, s);
+    for (int64_t i = 0; i < n; ++i) s.ptr<T>()[i * n + i] += static_cast<T>(kA);
     if (tall)
       gemm(ctx, 1, x, Op::none, s, Op::none, 0, next);
     else

@@ -3,7 +3,7 @@
 //   X = G / (|G|_F + 1e-7);  `steps` times:  A = X X^T (of the shorter side),
 //   X <- 3.4445 X + (-4.7750 A + 2.0315 A^2) X
 // All singular values of the result lie near 1. A tall G (rows > columns) is read with A = X^T X instead, which is the
-// same on the transpose. A and A^2 are symmetric: only blocks on and above the diagonal are computed.
+// same on the transpose. A and A^2 are symmetric: only tiles on and above the diagonal are computed.
 // Source: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon).
 #pragma once
 

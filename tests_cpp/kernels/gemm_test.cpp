@@ -132,6 +132,22 @@ TYPED_TEST(Gemm, AnEmptySumScalesTheResult) {
   for (size_t i = 0; i < before.size(); ++i) EXPECT_EQ(c.data[i], T(0.5) * before[i]);
 }
 
+TYPED_TEST(Gemm, SymmetricProductsEqualFullOnesToTheBit) {
+  using T = TypeParam;
+  const Ctx ctx = context(DTypeOf<T>::value, 2);
+  for (const auto& [n, K] : {std::pair<int64_t, int64_t>{1, 3}, {37, 20}, {130, 600}, {300, 64}}) {
+    for (int mode = 0; mode < 2; ++mode) {
+      const Op first = mode ? Op::transpose : Op::none, second = mode ? Op::none : Op::transpose;
+      Matrix<T> x(mode ? K : n, mode ? n : K, 1, "x"), full(n, n, 2, "c"), half(n, n, 2, "c");
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j < i; ++j) full.at(i, j) = full.at(j, i), half.at(i, j) = half.at(j, i);
+      gemm(ctx, 2, x.view, first, x.view, second, 0.5, full.view);
+      gemm_symmetric(ctx, 2, x.view, first, x.view, second, 0.5, half.view);
+      EXPECT_EQ(full.data, half.data) << n << " " << K;
+    }
+  }
+}
+
 TYPED_TEST(Gemm, LinearLayersUseTheWeightAsStored) {
   using T = TypeParam;
   const Ctx ctx = context(DTypeOf<T>::value, 1);

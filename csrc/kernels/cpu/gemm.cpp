@@ -30,6 +30,7 @@ struct Product {
   T* c;
   int64_t ldc;
   T alpha, beta;
+  bool upper;  // leave out tiles below the diagonal
 };
 
 constexpr int64_t kDepth = 512;     // at most this many k in one pass: panels of A stay in L1, a block of A in L2
@@ -77,7 +78,7 @@ void task(const Product<T>& p, int64_t k0, int64_t depth, int64_t i0, int64_t i1
   for (int64_t j = j0; j < j1; j += W) {
     const T* b = packed_b ? packed_b + j * depth : b_panel;
     if (!packed_b) pack_b(p, k0, depth, j, std::min(j + W, j1), b_panel);
-    for (int64_t i = i0; i < i1; i += kTileRows)
+    for (int64_t i = i0; i < i1 && !(p.upper && i >= j + W); i += kTileRows)
       tile_any<T>(std::min(kTileRows, i1 - i), depth, a_panels + (i - i0) * depth, b, p.c + i * p.ldc + j, p.ldc,
                   std::min(W, j1 - j), up);
   }
@@ -116,6 +117,7 @@ void product(ThreadPool& pool, const Product<T>& p) {
     each(grid_rows * grid_cols, [&](int64_t i) {
       static thread_local Scratch scratch;
       const int64_t i0 = i / grid_cols * rows, j0 = i % grid_cols * cols;
+      if (p.upper && i0 >= j0 + cols) return;
       T* b_panel = scratch.get<T>(static_cast<size_t>((W + rows) * depth));  // first: aligned like a vector
       task<T>(p, k0, depth, i0, std::min(i0 + rows, p.M), j0, std::min(j0 + cols, p.N), packed_b, b_panel + W * depth,
               b_panel);
@@ -150,6 +152,38 @@ void scale(T* c, int64_t rows, int64_t cols, int64_t ld, T beta) {
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < cols; ++j) c[i * ld + j] = beta == T(0) ? T(0) : beta * c[i * ld + j];
 }
+
+template <class T>
+Product<T> product_of(double alpha, const Tensor& a, bool ta, const Tensor& b, bool tb, double beta, const Tensor& c) {
+  return {c.dim(0),
+          c.dim(1),
+          a.dim(ta ? 0 : 1),
+          a.ptr<T>(),
+          a.stride(0),
+          ta,
+          b.ptr<T>(),
+          b.stride(0),
+          tb,
+          c.ptr<T>(),
+          c.stride(0),
+          static_cast<T>(alpha),
+          static_cast<T>(beta),
+          false};
+}
+
+// c[j][i] = c[i][j] for i < j, in square blocks so that both sides stay in cache.
+template <class T>
+void mirror(ThreadPool& pool, T* c, int64_t n, int64_t ld) {
+  constexpr int64_t kSide = 32;
+  const auto stripe = [&](int64_t block) {
+    const int64_t i0 = block * kSide, i1 = std::min(i0 + kSide, n);
+    for (int64_t j0 = i0; j0 < n; j0 += kSide)
+      for (int64_t j = j0; j < std::min(j0 + kSide, n); ++j)
+        for (int64_t i = i0; i < std::min(i1, j); ++i) c[j * ld + i] = c[i * ld + j];
+  };
+  pool.parallel_for(ceil_div(n, kSide), stripe);
+}
+
 }  // namespace
 
 void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c) {
@@ -158,10 +192,19 @@ void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, do
   if (ctx.gemm_library != GemmLibrary::builtin && c.dtype() == DType::f32 && K > 0)
     return library_gemm(ctx, static_cast<float>(alpha), a, ta, b, tb, static_cast<float>(beta), c);
   BG_FLOATS(c.dtype(), T, {
-    const T al = static_cast<T>(alpha), be = static_cast<T>(beta);
-    if (K == 0) return scale(c.ptr<T>(), c.dim(0), c.dim(1), c.stride(0), be);
-    product(*ctx.pool, Product<T>{c.dim(0), c.dim(1), K, a.ptr<T>(), a.stride(0), ta, b.ptr<T>(), b.stride(0), tb,
-                                  c.ptr<T>(), c.stride(0), al, be});
+    if (K == 0) return scale(c.ptr<T>(), c.dim(0), c.dim(1), c.stride(0), static_cast<T>(beta));
+    product(*ctx.pool, product_of<T>(alpha, a, ta, b, tb, beta, c));
+  });
+}
+
+void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c) {
+  const bool ta = op_a == Op::transpose, tb = op_b == Op::transpose;
+  if (a.dim(ta ? 0 : 1) == 0) return cpu::gemm(ctx, alpha, a, op_a, b, op_b, beta, c);
+  BG_FLOATS(c.dtype(), T, {
+    Product<T> p = product_of<T>(alpha, a, ta, b, tb, beta, c);
+    p.upper = true;
+    product(*ctx.pool, p);
+    mirror(*ctx.pool, c.ptr<T>(), c.dim(0), c.stride(0));
   });
 }
 
