@@ -8,11 +8,9 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "tensor/params.h"  // Codec: which treatment a tensor asks for in its declaration
 
 namespace bg {
-
-/// Which treatment a tensor asks for in its declaration: the big matrices of the blocks, or anything else.
-enum class Codec : uint8_t { matrix, other };
 
 /// int6_mixed   matrices of more than 65,536 elements: s = f16(max(max|w| / 31, 1/31)), q = clamp(round(w / s), -32,
 /// 31);

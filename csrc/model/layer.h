@@ -18,10 +18,16 @@ struct Dims {
 
 /// Where a layer stands.
 struct LayerPlace {
-  int64_t index = 0;    // of its block, from 0
-  int64_t window = 0;   // ids that attention may look back, itself included; 0: all
-  bool xsa = false;     // remove each value's own direction
-  std::string prefix;   // of its block's parameter names, "blocks.3."
+  int64_t index = 0;   // of its block, from 0
+  int64_t window = 0;  // ids that attention may look back, itself included; 0: all
+  bool xsa = false;    // remove each value's own direction
+  std::string prefix;  // of its block's parameter names, "blocks.3."
+};
+
+/// What attention knows about positions.
+struct Positions {
+  Tensor rope;       // (T, rope_dims) cos and sin, see kernels/qk_norm_rope.h
+  Tensor doc_start;  // (B,T) i32, first visible position; empty when unlimited
 };
 
 class Layer {
@@ -31,10 +37,10 @@ class Layer {
   virtual std::string scale_name() const = 0;
   virtual void declare(ParamTable& params) = 0;
   virtual void reserve(Plan& plan, Dims dims) = 0;
-  /// y (B,T,D) = layer(u); doc_start (B,T) i32 names each position's first visible position, empty when unlimited.
-  virtual void forward(const Ctx& ctx, Tensor u, Tensor doc_start, Tensor y) = 0;
+  /// y (B,T,D) = layer(u).
+  virtual void forward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor y) = 0;
   /// du (B,T,D) is overwritten; parameter gradients add up.
-  virtual void backward(const Ctx& ctx, Tensor u, Tensor doc_start, Tensor dy, Tensor du) = 0;
+  virtual void backward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor dy, Tensor du) = 0;
 };
 
 /// Makes the layer that `name` stands for in option `block`; throws InvalidArgument listing the known ones.

@@ -18,7 +18,8 @@ enum class Purpose : uint8_t { train, infer };
 ///   saved     from a layer's forward to its backward; under `infer` only inside its forward
 ///   scratch   inside one call of forward or backward of the layer (scope) that declares it, sublayers included
 ///   backward  like scratch, but absent (empty tensor) under `infer`
-/// Handles are filled by commit(), and stay valid until the plan is destroyed.
+/// Handles are filled by commit(). Several plans may name the same handles: activate() points them at this plan's
+/// memory.
 class Plan {
  public:
   Plan(const Ctx& ctx, Purpose purpose) : ctx_(ctx), purpose_(purpose) {}
@@ -54,6 +55,8 @@ class Plan {
 
   /// Allocates and fills all handles.
   void commit();
+  /// Fills all handles again, after another plan did.
+  void activate() const;
   size_t size_bytes() const { return buffer_.size_bytes(); }
   /// A table: lifetime, name, shape, offset, bytes.
   std::string print() const;
@@ -66,7 +69,7 @@ class Plan {
     Shape shape;
     DType dtype;
     Life life;
-    bool overlaid;
+    bool present, overlaid;
     size_t offset;
   };
   void add(Tensor& t, const char* name, Shape shape, DType dtype, Life life);
@@ -75,7 +78,7 @@ class Plan {
   Purpose purpose_;
   std::vector<Row> rows_;
   std::string path_;
-  size_t kept_ = 0, overlay_ = 0, overlay_max_ = 0;   // bytes
+  size_t kept_ = 0, overlay_ = 0, overlay_max_ = 0;  // bytes
   Buffer buffer_;
 };
 

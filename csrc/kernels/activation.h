@@ -1,0 +1,25 @@
+// Point-wise non-linearities.
+#pragma once
+
+#include <string>
+
+#include "base/ctx.h"
+#include "tensor/tensor.h"
+
+namespace bg {
+
+/// leaky_relu2: f(x)^2 with f(x) = x for x > 0, else slope x.  relu2: the same with slope 0.  gelu: x Phi(x), by erf.
+/// silu: x sigmoid(x).
+struct Activation {
+  enum class Kind : uint8_t { leaky_relu2, relu2, gelu, silu } kind = Kind::silu;
+  double slope = 0;
+  /// The kind that option `activation` names.
+  static Activation parse(const std::string& name, double slope);
+};
+
+/// y = f(x), any shape, contiguous; y may be x.
+void activation_forward(const Ctx& ctx, Activation f, Tensor x, Tensor y);
+/// dx = f'(x) dy (set); dx may be dy. At 0, leaky_relu2 and relu2 have slope 0.
+void activation_backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx);
+
+}  // namespace bg

@@ -1,0 +1,40 @@
+#include "kernels/chunk.h"
+
+#include "kernels/cpu/body.h"
+
+BG_CPU_DECLARE(chunk_mean)
+BG_CPU_DECLARE(chunk_shift_forward)
+BG_CPU_DECLARE(chunk_shift_backward)
+BG_CPU_DECLARE(chunk_add_forward)
+BG_CPU_DECLARE(chunk_add_backward)
+
+namespace bg {
+namespace {
+void check(Tensor x, int64_t chunk, Tensor m) {
+  BG_CHECK(x.rank() == 3 && m.rank() == 3 && chunk > 0 && m.dim(1) == x.dim(1) / chunk && m.dim(2) == x.dim(2),
+           "chunks of", chunk, "in", x.shape().str(), "against", m.shape().str());
+}
+}  // namespace
+
+void chunk_mean(const Ctx& ctx, Tensor x, int64_t chunk, Tensor m) {
+  check(x, chunk, m);
+  BG_DISPATCH(x.device(), chunk_mean(ctx, x, chunk, m));
+}
+void chunk_shift_forward(const Ctx& ctx, Tensor z, Tensor start, Tensor out) {
+  BG_CHECK(z.rank() == 3 && z.shape() == out.shape() && start.numel() == z.dim(2), "chunk_shift of", z.shape().str());
+  BG_DISPATCH(z.device(), chunk_shift_forward(ctx, z, start, out));
+}
+void chunk_shift_backward(const Ctx& ctx, Tensor dout, Tensor dz, Tensor dstart) {
+  BG_CHECK(dout.shape() == dz.shape() && dstart.numel() == dz.dim(2), "chunk_shift backward of", dout.shape().str());
+  BG_DISPATCH(dout.device(), chunk_shift_backward(ctx, dout, dz, dstart));
+}
+void chunk_add_forward(const Ctx& ctx, Tensor a, int64_t chunk, Tensor x) {
+  check(x, chunk, a);
+  BG_DISPATCH(x.device(), chunk_add_forward(ctx, a, chunk, x));
+}
+void chunk_add_backward(const Ctx& ctx, Tensor dx, int64_t chunk, Tensor da) {
+  check(dx, chunk, da);
+  BG_DISPATCH(dx.device(), chunk_add_backward(ctx, dx, chunk, da));
+}
+
+}  // namespace bg

@@ -1,0 +1,88 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/activation.cpp"
+#include "kernels/activation.h"
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/body.h"
+#include "kernels/cpu/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace bg::cpu::HWY_NAMESPACE {
+namespace {  // names repeat across files
+
+constexpr int64_t kChunk = 8192;  // elements per task
+
+template <class F>
+void for_chunks(const Ctx& ctx, int64_t n, F&& f) {
+  ctx.pool->parallel_for(ceil_div(n, kChunk),
+                         [&](int64_t task) { f(task * kChunk, std::min(n, (task + 1) * kChunk)); });
+}
+
+// The cumulative normal by erf; no model of record uses gelu in its inner loop, so libm is fast enough.
+template <class T>
+T cumulative_normal(T x) {
+  return T(0.5) * (1 + std::erf(x * T(0.70710678118654752440)));
+}
+
+template <class T>
+void forward(const Ctx& ctx, Activation f, Tensor x, Tensor y) {
+  const T *px = x.ptr<T>(), slope2 = static_cast<T>(f.slope * f.slope);
+  T* py = y.ptr<T>();
+  for_chunks(ctx, x.numel(), [=](int64_t lo, int64_t hi) {
+    switch (f.kind) {
+      case Activation::Kind::leaky_relu2:
+      case Activation::Kind::relu2:
+        for (int64_t i = lo; i < hi; ++i) py[i] = (px[i] > 0 ? T(1) : slope2) * px[i] * px[i];
+        break;
+      case Activation::Kind::gelu:
+        for (int64_t i = lo; i < hi; ++i) py[i] = px[i] * cumulative_normal(px[i]);
+        break;
+      case Activation::Kind::silu:
+        for (int64_t i = lo; i < hi; ++i) py[i] = px[i] * sigmoid_of(px[i]);
+        break;
+    }
+  });
+}
+
+template <class T>
+void backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx) {
+  const T *px = x.ptr<T>(), *g = dy.ptr<T>(), slope2 = static_cast<T>(f.slope * f.slope);
+  T* out = dx.ptr<T>();
+  for_chunks(ctx, x.numel(), [=](int64_t lo, int64_t hi) {
+    switch (f.kind) {
+      case Activation::Kind::leaky_relu2:
+      case Activation::Kind::relu2:
+        for (int64_t i = lo; i < hi; ++i) out[i] = (px[i] > 0 ? T(2) : 2 * slope2) * px[i] * g[i];
+        break;
+      case Activation::Kind::gelu:
+        for (int64_t i = lo; i < hi; ++i) {
+          const T density = exp_of(T(-0.5) * px[i] * px[i]) * T(0.39894228040143267794);
+          out[i] = (cumulative_normal(px[i]) + px[i] * density) * g[i];
+        }
+        break;
+      case Activation::Kind::silu:
+        for (int64_t i = lo; i < hi; ++i) {
+          const T s = sigmoid_of(px[i]);
+          out[i] = s * (1 + px[i] * (1 - s)) * g[i];
+        }
+        break;
+    }
+  });
+}
+
+void activation_forward(const Ctx& ctx, Activation f, Tensor x, Tensor y) {
+  BG_FLOATS(x.dtype(), T, forward<T>(ctx, f, x, y));
+}
+void activation_backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx) {
+  BG_FLOATS(x.dtype(), T, backward<T>(ctx, f, x, dy, dx));
+}
+
+}  // namespace
+}  // namespace bg::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace bg::cpu {
+BG_CPU_BODY(activation_forward)
+BG_CPU_BODY(activation_backward)
+}  // namespace bg::cpu
+#endif

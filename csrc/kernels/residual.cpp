@@ -1,0 +1,56 @@
+#include "kernels/residual.h"
+
+#include "kernels/cpu/body.h"
+
+BG_CPU_DECLARE(residual_mix_forward)
+BG_CPU_DECLARE(residual_mix_backward)
+BG_CPU_DECLARE(scaled_add_forward)
+BG_CPU_DECLARE(scaled_add_backward)
+BG_CPU_DECLARE(scalar_add_forward)
+BG_CPU_DECLARE(scalar_add_backward)
+BG_CPU_DECLARE(fill_zero)
+BG_CPU_DECLARE(accumulate)
+
+namespace bg {
+
+void residual_mix_forward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor y) {
+  BG_CHECK(x.shape() == x0.shape() && x.shape() == y.shape() && mix.shape() == Shape({2, x.dim(1)}), "residual_mix of",
+           x.shape().str());
+  BG_DISPATCH(x.device(), residual_mix_forward(ctx, x, x0, mix, y));
+}
+void residual_mix_backward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor dy, Tensor dx, Tensor dx0,
+                           Tensor dmix) {
+  BG_CHECK(x.shape() == dy.shape() && x.shape() == dx.shape() && x.shape() == dx0.shape(), "residual_mix backward of",
+           x.shape().str());
+  BG_DISPATCH(x.device(), residual_mix_backward(ctx, x, x0, mix, dy, dx, dx0, dmix));
+}
+void scaled_add_forward(const Ctx& ctx, Tensor x, Tensor a, Tensor scale, Tensor y) {
+  BG_CHECK(x.shape() == a.shape() && x.shape() == y.shape() && scale.numel() == x.dim(1), "scaled_add of",
+           x.shape().str());
+  BG_DISPATCH(x.device(), scaled_add_forward(ctx, x, a, scale, y));
+}
+void scaled_add_backward(const Ctx& ctx, Tensor a, Tensor scale, Tensor dy, Tensor da, Tensor dscale) {
+  BG_CHECK(a.shape() == dy.shape() && a.shape() == da.shape(), "scaled_add backward of", a.shape().str());
+  BG_DISPATCH(a.device(), scaled_add_backward(ctx, a, scale, dy, da, dscale));
+}
+void scalar_add_forward(const Ctx& ctx, Tensor a, Tensor s, Tensor y) {
+  BG_CHECK(a.shape() == y.shape() && s.numel() == 1, "scalar_add of", a.shape().str());
+  BG_DISPATCH(a.device(), scalar_add_forward(ctx, a, s, y));
+}
+void scalar_add_backward(const Ctx& ctx, Tensor a, Tensor s, Tensor dy, Tensor da, Tensor ds) {
+  BG_CHECK(a.shape() == dy.shape() && a.shape() == da.shape() && ds.numel() == 1, "scalar_add backward of",
+           a.shape().str());
+  BG_DISPATCH(a.device(), scalar_add_backward(ctx, a, s, dy, da, ds));
+}
+
+void fill_zero(const Ctx& ctx, Tensor y) {
+  BG_CHECK(y.is_contiguous(), "fill_zero of", y.shape().str());
+  BG_DISPATCH(y.device(), fill_zero(ctx, y));
+}
+void accumulate(const Ctx& ctx, Tensor a, Tensor y) {
+  BG_CHECK(a.numel() == y.numel() && a.is_contiguous() && y.is_contiguous(), "accumulate", a.shape().str(), "into",
+           y.shape().str());
+  BG_DISPATCH(a.device(), accumulate(ctx, a, y));
+}
+
+}  // namespace bg

@@ -1,0 +1,30 @@
+// How the residual stream is mixed and added to.
+#pragma once
+
+#include "base/ctx.h"
+#include "tensor/tensor.h"
+
+namespace bg {
+
+/// y[n,i] = mix[0,i] * x[n,i] + mix[1,i] * x0[n,i].  x, x0, y (N,D); mix (2,D).
+void residual_mix_forward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor y);
+/// dx = mix[0] dy (set, may be dy), dx0 += mix[1] dy, dmix += (sum_n dy x, sum_n dy x0).
+void residual_mix_backward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor dy, Tensor dx, Tensor dx0,
+                           Tensor dmix);
+
+/// y[n,i] = x[n,i] + scale[i] * a[n,i].  x, a, y (N,D), y may be x; scale (D).
+void scaled_add_forward(const Ctx& ctx, Tensor x, Tensor a, Tensor scale, Tensor y);
+/// da = scale dy (set), dscale += sum_n dy a. The gradient of x is dy itself.
+void scaled_add_backward(const Ctx& ctx, Tensor a, Tensor scale, Tensor dy, Tensor da, Tensor dscale);
+
+/// y[n,i] += s * a[n,i] with one learned scalar s (rank 0).
+void scalar_add_forward(const Ctx& ctx, Tensor a, Tensor s, Tensor y);
+/// da = s dy (set), ds += sum dy a.
+void scalar_add_backward(const Ctx& ctx, Tensor a, Tensor s, Tensor dy, Tensor da, Tensor ds);
+
+/// y = 0.
+void fill_zero(const Ctx& ctx, Tensor y);
+/// y += a, any shape, contiguous.
+void accumulate(const Ctx& ctx, Tensor a, Tensor y);
+
+}  // namespace bg

@@ -1,0 +1,19 @@
+// From raw scores to nats and back: soft cap, softmax, cross-entropy.
+#pragma once
+
+#include "base/ctx.h"
+#include "tensor/tensor.h"
+
+namespace bg {
+
+/// x = cap * tanh(x / cap) in place, any shape; cap = 0 leaves x alone.
+void softcap(const Ctx& ctx, double cap, Tensor x);
+
+/// nll[n] = ln sum_v exp(logits[n,v]) - logits[n,targets[n]] in nats, 0 where targets[n] is -1.
+/// logits (N,V); targets (N) i32 in -1..V-1; nll (N) f64; lse (N) receives the logarithm, kept for backward.
+void softmax_xent_forward(const Ctx& ctx, Tensor logits, Tensor targets, Tensor nll, Tensor lse);
+/// In place: logits become the gradient before the soft cap of scale * sum_n nll[n]:
+/// scale * (softmax - onehot) * (1 - (logits / cap)^2), zero rows where targets[n] is -1.
+void softmax_xent_backward(const Ctx& ctx, Tensor targets, Tensor lse, double cap, double scale, Tensor logits);
+
+}  // namespace bg

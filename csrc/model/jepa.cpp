@@ -1,0 +1,131 @@
+#include "model/jepa.h"
+
+#include <algorithm>
+
+#include "kernels/activation.h"
+#include "kernels/chunk.h"
+#include "kernels/gemm.h"
+#include "kernels/latent_loss.h"
+#include "kernels/residual.h"
+#include "kernels/rms_norm.h"
+#include "model/family.h"
+#include "model/model.h"
+
+namespace bg {
+namespace {
+constexpr Activation kSilu{Activation::Kind::silu, 0};
+}
+
+void Jepa::declare(ParamTable& p) {
+  const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, F = config_.jepa_proj_hidden;
+  p.param(project1_, "jepa_projector.fc1.weight", {F, D}, linear_init(D), Group::jepa, Codec::other);
+  p.param(project2_, "jepa_projector.fc2.weight", {L, F}, linear_init(F), Group::jepa, Codec::other);
+  p.param(start_, "jepa_predictor.start_token", {L}, Init::normal(0.02), Group::jepa, Codec::other);
+  p.param(predict1_, "jepa_predictor.fc1.weight", {L, L}, linear_init(L), Group::jepa, Codec::other);
+  p.param(predict2_, "jepa_predictor.fc2.weight", {L, L}, linear_init(L), Group::jepa, Codec::other);
+  p.param(inject_, "jepa_injection.weight", {D, L}, Init::zeros(), Group::jepa, Codec::other);
+}
+
+void Jepa::reserve(Plan& plan, int64_t B, int64_t T) {
+  const Plan::Scope scope(plan, "jepa");
+  const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, F = config_.jepa_proj_hidden,
+                C = T / config_.jepa_chunk_size, R = B * C;
+  const int64_t P = Model::kSigregDirections;
+  plan.saved(m_, "m", {B, C, D});
+  plan.saved(a1_, "a1", {R, F});
+  plan.saved(r1_, "r1", {R});
+  plan.saved(n1_, "n1", {R, F});
+  plan.saved(s1_, "s1", {R, F});
+  plan.saved(z_, "z", {B, C, L});
+  plan.saved(before_, "before", {B, C, L});
+  plan.saved(a2_, "a2", {R, L});
+  plan.saved(r2_, "r2", {R});
+  plan.saved(n2_, "n2", {R, L});
+  plan.saved(s2_, "s2", {R, L});
+  plan.saved(guess_, "guess", {R, L});
+  plan.saved(added_, "added", {B, C, D});
+  if (plan.training()) {
+    plan.saved(standard_, "standard", {R, L});
+    plan.saved(std_, "std", {L});
+    plan.saved(projected_, "projected", {R, P});
+    plan.saved(means_, "means", {2, P, kSigregPoints}, DType::f64);
+  }
+  plan.backward(dadded_, "dadded", {B, C, D});
+  plan.backward(dlatent_, "dlatent", {R, L});
+  plan.backward(dhidden_, "dhidden", {R, std::max(F, L)});
+  plan.backward(dz_, "dz", {B, C, L});
+  plan.backward(dbefore_, "dbefore", {B, C, L});
+  plan.backward(dprojected_, "dprojected", {R, P});
+  plan.backward(dstandard_, "dstandard", {R, L});
+}
+
+void Jepa::set_directions(const Ctx& ctx, std::span<const double> directions) {
+  const Shape shape{config_.jepa_latent_dim, Model::kSigregDirections};
+  BG_CHECK(static_cast<int64_t>(directions.size()) == shape.numel(), "sigreg_directions holds", directions.size(),
+           "values, expected", shape.str());
+  if (!directions_) {
+    direction_memory_ = Buffer(static_cast<size_t>(shape.numel()) * size_of(ctx.dtype), ctx.device);
+    directions_ = Tensor(direction_memory_.data(), shape, ctx.dtype, ctx.device);
+  }
+  BG_FLOATS(ctx.dtype, T, std::copy(directions.begin(), directions.end(), directions_.ptr<T>()));
+}
+
+void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor sigreg) {
+  if (empty()) return;
+  const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, R = guess_.dim(0);
+  const double eps = config_.norm_eps;
+  chunk_mean(ctx, x, config_.jepa_chunk_size, m_);
+  linear_forward(ctx, m_.reshape({R, D}), project1_.value, a1_);
+  rms_norm_forward(ctx, a1_, 1, eps, n1_, r1_);
+  activation_forward(ctx, kSilu, n1_, s1_);
+  linear_forward(ctx, s1_, project2_.value, z_.reshape({R, L}));
+  chunk_shift_forward(ctx, z_, start_.value, before_);
+  linear_forward(ctx, before_.reshape({R, L}), predict1_.value, a2_);
+  rms_norm_forward(ctx, a2_, 1, eps, n2_, r2_);
+  activation_forward(ctx, kSilu, n2_, s2_);
+  linear_forward(ctx, s2_, predict2_.value, guess_);
+  if (losses) {
+    mse_forward(ctx, guess_, z_, pred);
+    if (R >= 2) {
+      standardise_forward(ctx, z_.reshape({R, L}), standard_, std_);
+      gemm(ctx, 1, standard_, Op::none, directions_, Op::none, 0, projected_);
+      sigreg_forward(ctx, projected_, means_, sigreg);
+    }
+  }
+  linear_forward(ctx, guess_, inject_.value, added_.reshape({R, D}));
+  chunk_add_forward(ctx, added_, config_.jepa_chunk_size, x);
+}
+
+void Jepa::backward(const Ctx& ctx, Tensor dx, double weight) {
+  if (empty()) return;
+  const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, F = config_.jepa_proj_hidden, R = guess_.dim(0);
+  chunk_add_backward(ctx, dx, config_.jepa_chunk_size, dadded_);
+  linear_backward_weight(ctx, guess_, dadded_.reshape({R, D}), inject_.grad);
+  if (weight == 0) return;
+
+  mse_backward(ctx, guess_, z_, weight, dlatent_);
+  const Tensor dpredict(dhidden_.data(), {R, L}, dhidden_.dtype(), dhidden_.device());
+  linear_backward_weight(ctx, s2_, dlatent_, predict2_.grad);
+  linear_backward_input(ctx, dlatent_, predict2_.value, dpredict);
+  activation_backward(ctx, kSilu, n2_, dpredict, dpredict);
+  rms_norm_backward(ctx, a2_, r2_, 1, dpredict, dpredict, Write::set);
+  linear_backward_weight(ctx, before_.reshape({R, L}), dpredict, predict1_.grad);
+  linear_backward_input(ctx, dpredict, predict1_.value, dbefore_.reshape({R, L}));
+
+  const Tensor dz = dz_.reshape({R, L});
+  fill_zero(ctx, dz);
+  if (R >= 2 && config_.jepa_sigreg_weight != 0) {
+    sigreg_backward(ctx, projected_, means_, weight * config_.jepa_sigreg_weight, dprojected_);
+    gemm(ctx, 1, dprojected_, Op::none, directions_, Op::transpose, 0, dstandard_);
+    standardise_backward(ctx, standard_, std_, dstandard_, dz, Write::set);
+  }
+  chunk_shift_backward(ctx, dbefore_, dz_, start_.grad);
+  const Tensor dproject(dhidden_.data(), {R, F}, dhidden_.dtype(), dhidden_.device());
+  linear_backward_weight(ctx, s1_, dz, project2_.grad);
+  linear_backward_input(ctx, dz, project2_.value, dproject);
+  activation_backward(ctx, kSilu, n1_, dproject, dproject);
+  rms_norm_backward(ctx, a1_, r1_, 1, dproject, dproject, Write::set);
+  linear_backward_weight(ctx, m_.reshape({R, D}), dproject, project1_.grad);
+}
+
+}  // namespace bg

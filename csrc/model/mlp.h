@@ -1,0 +1,28 @@
+// The two-layer perceptron of a block.
+#pragma once
+
+#include "kernels/activation.h"
+#include "model/layer.h"
+
+namespace bg {
+
+/// out = W_proj f(W_fc u). Tensors: fc (F,D), proj (D,F).
+class Mlp final : public Layer {
+ public:
+  Mlp(const Config& config, const LayerPlace& place)
+      : config_(config), place_(place), f_(Activation::parse(config.activation, config.activation_slope)) {}
+  std::string scale_name() const override { return "mlp_scale"; }
+  void declare(ParamTable& params) override;
+  void reserve(Plan& plan, Dims dims) override;
+  void forward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor y) override;
+  void backward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor dy, Tensor du) override;
+
+ private:
+  const Config& config_;
+  LayerPlace place_;
+  Activation f_;
+  Param fc_, proj_;
+  Tensor hidden_, active_, dhidden_;
+};
+
+}  // namespace bg

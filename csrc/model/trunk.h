@@ -1,0 +1,54 @@
+// The stack of blocks: encoder half, decoder half, and the skips between them.
+#pragma once
+
+#include <vector>
+
+#include "model/layer.h"
+
+namespace bg {
+
+/// One block: x <- mix[0] x + mix[1] x0, then for each layer x <- x + scale * layer(s * rms(x)).
+class Block {
+ public:
+  Block(const Config& config, int64_t index);
+  void declare(ParamTable& params);
+  void reserve(Plan& plan, Dims dims);
+  /// Returns the block's output (B,T,D), in memory of its own.
+  Tensor forward(const Ctx& ctx, Tensor x, Tensor x0, const Positions& positions);
+  /// dx: gradient of the output, replaced by that of the input; dx0 is added to.
+  void backward(const Ctx& ctx, Tensor x0, const Positions& positions, Tensor dx, Tensor dx0);
+
+ private:
+  struct Part {
+    std::unique_ptr<Layer> layer;
+    Param scale;
+    Tensor x, u, rstd, a;  // stream before the layer, its normed form, what the layer returned
+  };
+  const Config& config_;
+  std::string prefix_;
+  double norm_scale_;
+  Param mix_;
+  std::vector<Part> parts_;
+  Tensor input_, out_, da_, du_;
+};
+
+/// Blocks 0..E-1 encode and push their outputs (E = L/2); decoder j adds skip_weights[j] * the last one pushed.
+class Trunk {
+ public:
+  explicit Trunk(const Config& config);
+  void declare_skips(ParamTable& params);
+  void declare_blocks(ParamTable& params);
+  void reserve(Plan& plan, Dims dims);
+  Tensor forward(const Ctx& ctx, Tensor x0, const Positions& positions);
+  /// dx: gradient of the output; afterwards that of x0, all its uses included.
+  void backward(const Ctx& ctx, Tensor x0, const Positions& positions, Tensor dx);
+
+ private:
+  const Config& config_;
+  Param skip_weights_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<Tensor> outs_, joined_, dskips_;  // outs: encoders' outputs; joined: decoders' inputs
+  Tensor dx0_;
+};
+
+}  // namespace bg

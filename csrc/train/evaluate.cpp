@@ -1,0 +1,60 @@
+#include "train/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "data/vocab.h"
+
+namespace bg {
+
+double Score::bpb() const {
+  return bytes > 0 ? nats / (std::numbers::ln2 * static_cast<double>(bytes)) : std::numeric_limits<double>::quiet_NaN();
+}
+
+Evaluation::Evaluation(Model& model, std::span<const int32_t> stream, int64_t window, int64_t stride)
+    : model_(model), stream_(stream), window_(window), stride_(stride) {
+  BG_CHECK(stream.size() >= 2, "scoring needs at least 2 ids (the first is context only), got", stream.size());
+  BG_CHECK(window >= 1 && stride >= 1 && stride <= window, "scoring needs 1 <= stride <= window, got stride", stride, "window", window);
+  BG_CHECK(window % model.config().patch_size == 0, "window", window, "is no multiple of patch_size =", model.config().patch_size);
+  const Vocab& vocab = vocab_of(model.config().family);
+  for (size_t i = 0; i < stream.size(); ++i)
+    BG_CHECK(stream[i] >= 0 && stream[i] < vocab.size, "stream position", i, "holds id", stream[i], "outside the vocabulary", describe(vocab));
+  nll_.assign(stream.size() - 1, 0.0);
+}
+
+bool Evaluation::advance() {
+  if (scored_ >= targets()) return false;
+  const int64_t length = std::min(window_, targets() - next_);   // inputs of the next window; shorter only at the end
+  int64_t rows = 1;
+  if (length == window_) rows = std::clamp<int64_t>((targets() - window_ - next_) / stride_ + 1, 1, std::max<int64_t>(1, 16384 / window_));
+  // A patch model takes whole patches: zeros fill the last one up, after every target that counts.
+  const int64_t K = model_.config().patch_size, padded = (length + K - 1) / K * K;
+  ids_.assign(static_cast<size_t>(rows * padded), 0);
+  targets_.assign(ids_.size(), -1);
+  out_.resize(ids_.size());
+  int64_t first = scored_;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t start = next_ + r * stride_;
+    std::copy_n(&stream_[start], length, &ids_[r * padded]);
+    for (int64_t t = first - start; t < length; ++t) targets_[r * padded + t] = stream_[start + t + 1];
+    first = start + length;
+  }
+  model_.nll(ids_, targets_, rows, padded, out_);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t start = next_ + r * stride_;
+    for (int64_t t = scored_ - start; t < length; ++t) {
+      const double nats = out_[r * padded + t];
+      nll_[start + t] = nats;
+      score_.nats += nats;
+    }
+    score_.bytes += vocab_of(model_.config().family).count_bytes(&stream_[scored_ + 1], start + length - scored_);
+    scored_ = start + length;
+  }
+  score_.targets = scored_;
+  next_ += rows * stride_;
+  return true;
+}
+
+}  // namespace bg

@@ -1,0 +1,39 @@
+// What a stream costs: nats of every target, each scored exactly once, in whole chunks or sliding windows.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "model/model.h"
+
+namespace bg {
+
+/// Sums of a scoring in float64. bpb = nats / (ln 2 * bytes): special ids cost nats but are no bytes.
+struct Score {
+  double nats = 0;
+  int64_t bytes = 0, targets = 0;
+  double bpb() const;   // NaN when no byte was scored
+};
+
+/// Windows start every `stride` ids, see at most `window` ids, and score the targets that no window before them
+/// contained. `stream`: its first id is context only, so M ids have M-1 targets. stride = window gives whole chunks.
+class Evaluation {
+ public:
+  /// Throws InvalidArgument when the stream has fewer than 2 ids, an id is foreign, or not 1 <= stride <= window.
+  Evaluation(Model& model, std::span<const int32_t> stream, int64_t window, int64_t stride);
+  /// Scores the next few windows (about 16 Ki ids); false when none were left.
+  bool advance();
+  int64_t targets() const { return static_cast<int64_t>(stream_.size()) - 1; }
+  const Score& score() const { return score_; }        // of the targets so far
+  std::span<const double> nll() const { return nll_; } // per target, nats; 0 where not yet scored
+
+ private:
+  Model& model_;
+  std::span<const int32_t> stream_;
+  int64_t window_, stride_, next_ = 0, scored_ = 0;
+  std::vector<int32_t> ids_, targets_;
+  std::vector<double> out_, nll_;
+  Score score_;
+};
+
+}  // namespace bg
