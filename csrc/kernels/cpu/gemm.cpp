@@ -66,20 +66,25 @@ void pack_b(const Product<T>& p, int64_t k0, int64_t depth, int64_t j0, int64_t 
   pack_panels<tile_cols<T>()>(src, p.ldb, p.b_transposed, j1 - j0, depth, dst);
 }
 
-// Adds the block k0 .. k0+depth-1 of the sums to rows i0..i1-1, columns j0..j1-1 of C. packed_b: the panels of all of B
-// for this block, or null: then they are packed here, one at a time, into b_panel.
+// Panels of A for one block of k, rows i0..i1-1.
+template <class T>
+void pack_a(const Product<T>& p, int64_t k0, int64_t depth, int64_t i0, int64_t i1, T* dst) {
+  const T* src = p.a_transposed ? p.a + k0 * p.lda + i0 : p.a + i0 * p.lda + k0;
+  pack_panels<kTileRows>(src, p.lda, !p.a_transposed, i1 - i0, depth, dst);
+}
+
+// Adds the block k0 .. k0+depth-1 of the sums to rows i0..i1-1, columns j0..j1-1 of C. packed_a: those rows' panels.
+// packed_b: the panels of all of B, or null: then they are packed here, one at a time, into b_panel.
 template <class T>
 void task(const Product<T>& p, int64_t k0, int64_t depth, int64_t i0, int64_t i1, int64_t j0, int64_t j1,
-          const T* packed_b, T* a_panels, T* b_panel) {
+          const T* packed_a, const T* packed_b, T* b_panel) {
   constexpr int64_t W = tile_cols<T>();
-  const T* a = p.a_transposed ? p.a + k0 * p.lda + i0 : p.a + i0 * p.lda + k0;
-  pack_panels<kTileRows>(a, p.lda, !p.a_transposed, i1 - i0, depth, a_panels);
   const Update<T> up{p.alpha, k0 == 0 ? p.beta : T(1)};
   for (int64_t j = j0; j < j1; j += W) {
     const T* b = packed_b ? packed_b + j * depth : b_panel;
     if (!packed_b) pack_b(p, k0, depth, j, std::min(j + W, j1), b_panel);
     for (int64_t i = i0; i < i1 && !(p.upper && i >= j + W); i += kTileRows)
-      tile_any<T>(std::min(kTileRows, i1 - i), depth, a_panels + (i - i0) * depth, b, p.c + i * p.ldc + j, p.ldc,
+      tile_any<T>(std::min(kTileRows, i1 - i), depth, packed_a + (i - i0) * depth, b, p.c + i * p.ldc + j, p.ldc,
                   std::min(W, j1 - j), up);
   }
 }
@@ -103,24 +108,34 @@ void product(ThreadPool& pool, const Product<T>& p) {
       pool.parallel_for(n, f);
     }
   };
+  // Panels that several tasks read are packed once, before them: B's for several rows of tasks, A's for several
+  // columns.
   static thread_local Scratch shared;
-  T* packed_b = nullptr;
-  if (grid_rows > 1) packed_b = shared.get<T>(static_cast<size_t>(round_up(p.N, W) * depths.size));
+  const bool share_a = grid_cols > 1, share_b = grid_rows > 1;
+  const int64_t size_b = share_b ? round_up(p.N, W) * depths.size : 0,
+                size_a = share_a ? grid_rows * rows * depths.size : 0;
+  T* all_b = shared.get<T>(static_cast<size_t>(size_b + size_a));  // B first: aligned like a vector
+  T* all_a = all_b + size_b;
+  const int64_t parts_b = share_b ? ceil_div(p.N, stripe) : 0, parts_a = share_a ? grid_rows : 0;
   for (int64_t k0 = 0; k0 < p.K; k0 += depths.size) {
     const int64_t depth = std::min(depths.size, p.K - k0);
-    if (packed_b) {  // several tasks share the panels of B: pack them once
-      each(ceil_div(p.N, stripe), [&](int64_t i) {
-        const int64_t j0 = i * stripe;
-        pack_b(p, k0, depth, j0, std::min(j0 + stripe, p.N), packed_b + j0 * depth);
-      });
-    }
+    each(parts_b + parts_a, [&](int64_t i) {
+      if (i < parts_b) {
+        pack_b(p, k0, depth, i * stripe, std::min((i + 1) * stripe, p.N), all_b + i * stripe * depth);
+      } else {
+        const int64_t i0 = (i - parts_b) * rows;
+        pack_a(p, k0, depth, i0, std::min(i0 + rows, p.M), all_a + i0 * depth);
+      }
+    });
     each(grid_rows * grid_cols, [&](int64_t i) {
       static thread_local Scratch scratch;
-      const int64_t i0 = i / grid_cols * rows, j0 = i % grid_cols * cols;
+      const int64_t i0 = i / grid_cols * rows, i1 = std::min(i0 + rows, p.M), j0 = i % grid_cols * cols;
       if (p.upper && i0 >= j0 + cols) return;
-      T* b_panel = scratch.get<T>(static_cast<size_t>((W + rows) * depth));  // first: aligned like a vector
-      task<T>(p, k0, depth, i0, std::min(i0 + rows, p.M), j0, std::min(j0 + cols, p.N), packed_b, b_panel + W * depth,
-              b_panel);
+      T* b_panel = scratch.get<T>(static_cast<size_t>((W + rows) * depth));
+      T* own_a = b_panel + W * depth;
+      if (!share_a) pack_a(p, k0, depth, i0, i1, own_a);
+      task<T>(p, k0, depth, i0, i1, j0, std::min(j0 + cols, p.N), share_a ? all_a + i0 * depth : own_a,
+              share_b ? all_b : nullptr, b_panel);
     });
   }
 }
