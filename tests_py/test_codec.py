@@ -1,13 +1,18 @@
 """The codec as Python sees it: quantisation bit for bit, artifacts there and back, damage refused."""
 
+import hashlib
+import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
 import bytegolf
 import numpy as np
 import pytest
-from bytegolf import codec
+from bytegolf import codec, inspect
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -80,3 +85,166 @@ def test_quantise_refuses_foreign_input() -> None:
         codec.quantise({"a": np.zeros(3, np.int32)}, "int6_mixed")
     with pytest.raises(ValueError, match=r"no a\.scale"):
         codec.dequantise({"a.q": np.zeros((2, 2), np.int8)})
+
+
+def is_storable(text: str) -> bool:
+    return text.isprintable() or max(text, default=" ") < "\ud800"
+
+
+DTYPES = [np.int8, np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.uint16]
+
+
+def assert_same(found: dict[str, Any], given: dict[str, Any]) -> None:
+    assert list(found) == list(given)
+    for name, array in given.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape), name
+        assert found[name].tobytes() == array.tobytes(), name
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> Any:
+    """Any dtype and shape; bytes from zeros to noise, so that NaN payloads and every coding occur."""
+    shape = tuple(draw(st.lists(st.integers(0, 5), max_size=8)))
+    if draw(st.booleans()):
+        shape = (draw(st.integers(1, 90)), draw(st.integers(1, 90)))
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    spread = draw(st.sampled_from([0, 1, 20, 200]))
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.clip(rng.normal(0, spread, size), -128, 127).astype(np.int8)
+    return raw.view(dtype).reshape(shape)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    tensors=st.dictionaries(st.text(min_size=1, max_size=20).filter(is_storable), arrays(), max_size=6),
+    config=st.text(max_size=30).filter(is_storable),
+)
+def test_whatever_is_packed_comes_back(tmp_path: Path, tensors: dict[str, Any], config: str) -> None:
+    path = tmp_path / "a.bg"
+    size = codec.pack_tensors(tensors, path, config, threads=1)
+    assert path.stat().st_size == size
+    found_config, found = codec.read_artifact(path, threads=2)
+    assert found_config == config
+    assert_same(found, tensors)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bg"]
+
+
+def test_memory_order_and_byte_order_do_not_matter(tmp_path: Path) -> None:
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    for form in (array, np.asfortranarray(array), array.astype(">f4"), np.repeat(array, 2, axis=1)[:, ::2]):
+        codec.pack_tensors({"a": form}, tmp_path / "a.bg")
+        assert_same(codec.unpack_tensors(tmp_path / "a.bg"), {"a": array})
+
+
+def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
+    for bad in (np.array(["a"]), np.array([None]), np.zeros(3, np.complex64), np.zeros(2, [("x", "f4")])):
+        with pytest.raises(ValueError, match="cannot be stored"):
+            codec.pack_tensors({"a": bad}, tmp_path / "a.bg")
+    with pytest.raises(ValueError, match="name"):
+        codec.pack_tensors({"": np.zeros(3)}, tmp_path / "a.bg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_truncation_and_flip_is_refused_with_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "small.bg"
+    codec.pack_tensors({"w": np.arange(40, dtype=np.float16), "b": np.float32(3.0)}, path)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]):
+            path.write_bytes(damaged)
+            with pytest.raises(bytegolf.FormatError, match=r"small\.bg: byte \d+"):
+                codec.unpack_tensors(path)
+
+
+def test_system_errors_end_with_the_systems_words(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"none\.bg: No such file or directory$"):
+        codec.unpack_tensors(tmp_path / "none.bg")
+    with pytest.raises(OSError, match=r"No such file or directory$"):
+        codec.pack_tensors({"a": np.zeros(1)}, tmp_path / "no" / "a.bg")
+
+
+def test_the_container_reads_as_documented(tmp_path: Path) -> None:
+    """Header, checksum, index and zstd records with nothing but the standard library and another zstd decoder."""
+    zstandard = pytest.importorskip("zstandard")
+    # Long repeats of noise: what zstd is best at.
+    block = np.random.default_rng(0).integers(0, 2**16, 4000).astype(np.uint16)
+    tensors = {"repeats": np.tile(block, 12), "blocks.0.w": np.float32(1.5)}
+    path = tmp_path / "a.bg"
+    codec.pack_tensors(tensors, path, "num_layers = 2\n")
+    data = path.read_bytes()
+    magic, version, zero, index_raw, index_stored, size = struct.unpack_from("<8sIIQQQ", data)
+    assert (magic, version, zero, size) == (b"BYTEGOLF", 1, 0, len(data))
+    assert hashlib.sha256(data[:-32]).digest() == data[-32:]
+    index = zstandard.ZstdDecompressor().decompress(data[40 : 40 + index_stored])
+    assert len(index) == index_raw
+
+    at = 0
+
+    def take(form: str) -> Any:
+        nonlocal at
+        values = struct.unpack_from("<" + form, index, at)
+        at += struct.calcsize("<" + form)
+        return values[0] if len(values) == 1 else values
+
+    assert take(f"{take('I')}s") == b"num_layers = 2\n"
+    records = [take("BQQ") for _ in range(take("I"))]
+    held: list[list[tuple[str, int, tuple[int, ...]]]] = [[] for _ in records]
+    for _ in range(take("I")):
+        name = take(f"{take('H')}s").decode()
+        dtype, rank = take("BB")
+        shape = tuple(take("Q") for _ in range(rank))
+        held[take("I")].append((name, dtype, shape))
+    assert at == len(index)
+    offset, seen = 40 + index_stored, 0
+    for (coding, raw, stored), contents in zip(records, held, strict=True):
+        if coding == 1:
+            planes = zstandard.ZstdDecompressor().decompress(data[offset : offset + stored])
+            assert len(planes) == raw
+            [(name, dtype, shape)] = contents
+            assert (name, dtype, shape) == ("repeats", 7, (48000,))
+            low, high = np.frombuffer(planes, np.uint8).reshape(2, -1).astype(np.uint16)
+            assert np.array_equal(low | high << 8, tensors["repeats"])
+            seen += 1
+        offset += stored
+    assert seen == 1 and offset == len(data) - 32
+
+
+def test_parameters_survive_quantisation_and_packing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    params = {
+        "tok_emb.weight": rng.normal(0, 0.3, (260, 300)),
+        "bigram.scale": np.array(0.05),
+        "blocks.0.mlp.fc.weight": rng.normal(0, 0.2, (300, 256)),
+    }
+    size = codec.pack_parameters(params, tmp_path / "a.bg", "int6_mixed", "num_layers = 1\n")
+    config, loaded = codec.load_parameters(tmp_path / "a.bg")
+    assert config == "num_layers = 1\n" and size < 130_000
+    assert_same(loaded, codec.dequantise(codec.quantise(params, "int6_mixed")))
+    # Half a step of 1/31, and of the largest weight / 127.
+    assert np.abs(loaded["blocks.0.mlp.fc.weight"] - params["blocks.0.mlp.fc.weight"]).max() <= 0.5 / 31 * 1.01
+    assert np.abs(loaded["tok_emb.weight"] - params["tok_emb.weight"]).max() <= 0.02
+
+
+def test_trained_weights_fit_well_below_the_limit(tmp_path: Path) -> None:
+    tensors = load_fixture("data/trained_int6.npz")
+    del tensors["kinds"]
+    path = tmp_path / "trained.bg"
+    assert codec.pack_tensors(tensors, path) <= 13_450_000
+    assert_same(codec.unpack_tensors(path), tensors)
+
+
+def test_inspect_accounts_for_every_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(4)
+    params = {f"blocks.{i}.w": rng.normal(0, 0.2, (300, 256)) for i in range(3)} | {"gain": np.ones(7)}
+    size = codec.pack_parameters(params, tmp_path / "a.bg", "int6_mixed", "num_layers = 3\n")
+    report = inspect.inspect_artifact(tmp_path / "a.bg")
+    assert report["file_bytes"] == size
+    for rows in (report["tensors"], report["groups"]):
+        assert sum(r["stored_bytes"] for r in rows) + report["frame_bytes"] + report["model_bytes"] == size
+    assert report["weights"] == 3 * 300 * 256 + 7
+    assert [(g["name"], g["count"]) for g in report["groups"]][:2] == [("blocks.*.w.q", 3), ("blocks.*.w.scale", 3)]
+    assert inspect.main_report(tmp_path / "a.bg", as_json=True) == 0
+    assert json.loads(capsys.readouterr().out) == report
+    assert inspect.main_report(tmp_path / "a.bg") == 0
+    assert "num_layers = 3" in capsys.readouterr().out

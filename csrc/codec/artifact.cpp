@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <memory>
+#include <numeric>
 #include <set>
 
 #include "base/check.h"
@@ -72,6 +74,15 @@ Bytes code_grids(ThreadPool& pool, std::span<const TensorView> tensors, std::vec
     const auto bytes = tensors[ids[i]].bytes;
     without[i] = std::min(bytes.size(), zstd_compress(bytes, 3).size());
   });
+  // What zstd shrinks to almost nothing (a table that never learnt) is known to lose; a second fit is spared.
+  size_t kept_count = 0;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (64 * without[i] < tensors[ids[i]].bytes.size()) continue;
+    ids[kept_count] = ids[i];
+    without[kept_count++] = without[i];
+  }
+  ids.resize(kept_count);
+  without.resize(kept_count);
   while (!ids.empty()) {
     std::vector<GridView> grids;
     for (uint32_t id : ids) grids.push_back(grid_of(tensors[id].dims, tensors[id].bytes));
@@ -96,7 +107,9 @@ Bytes code_grids(ThreadPool& pool, std::span<const TensorView> tensors, std::vec
     for (const Bytes& s : streams) append_le(out, s.size(), 8);
     out.insert(out.end(), head.begin(), head.end());
     for (const Bytes& s : streams) out.insert(out.end(), s.begin(), s.end());
-    return out;
+    // Classes and tables must pay for themselves, too.
+    if (out.size() < std::accumulate(without.begin(), without.end(), size_t{0})) return out;
+    ids.clear();
   }
   return {};
 }

@@ -10,7 +10,7 @@
 namespace bg {
 namespace {
 
-constexpr int kRounds = 4;     // of improving rows, columns and tables
+constexpr int kRounds = 3;     // of improving rows, columns and tables
 constexpr int kReach = 2;      // classes a row or column may move in one round
 constexpr int kCostBits = 10;  // costs are in units of 2^-10 bit
 constexpr uint32_t kCostUnknown = 20u << kCostBits;

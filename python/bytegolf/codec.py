@@ -1,5 +1,6 @@
 """How weights become a file and come back: quantisation, the artifact, and both in one step."""
 
+import importlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -89,13 +90,13 @@ def pack_tensors(
             raise ValueError(f"tensor {name}: arrays of {array.dtype} cannot be stored")
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         rows.append((name, array.dtype.name, list(shape), flat))
-    return _bytegolf.write_artifact(os.fspath(path), rows, config_text, threads)
+    return int(_bytegolf.write_artifact(os.fspath(path), rows, config_text, threads))
 
 
 def _as_array(row: dict[str, Any]) -> Array:
     if row["dtype"] == "bfloat16":
         try:
-            from ml_dtypes import bfloat16
+            bfloat16 = importlib.import_module("ml_dtypes").bfloat16
         except ImportError as error:
             raise ImportError(f"tensor {row['name']} is bfloat16: install ml-dtypes to read it") from error
         return np.asarray(row["bytes"].view(bfloat16).reshape(row["shape"]))

@@ -52,8 +52,8 @@ def inspect_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
                 group[part] = "several"
         for total in ("elements", "raw_bytes", "stored_bytes"):
             group[total] += tensor[total]
-    for part in [*tensors, *groups.values()]:
-        part["bits_per_weight"] = 8 * part["stored_bytes"] / part["elements"] if part["elements"] else 0.0
+    for row in [*tensors, *groups.values()]:
+        row["bits_per_weight"] = 8 * row["stored_bytes"] / row["elements"] if row["elements"] else 0.0
     names = {t["name"] for t in tensors}
     scales = {f"{n.removesuffix('.q')}.scale" for n in names if n.endswith(".q")}
     weights = sum(t["elements"] for t in tensors if t["name"] not in scales)
