@@ -23,9 +23,11 @@ __all__: list[str] = [
     "option_table",
     "quantise_tensor",
     "random_normal",
+    "read_artifact",
     "schedule",
     "shuffled",
     "vocab",
+    "write_artifact",
     "zstd_version",
 ]
 
@@ -539,6 +541,11 @@ def random_normal(seed: int, name: str, step: int, n: int) -> numpy.typing.NDArr
     n standard normals (float64), a pure function of the arguments.
     """
 
+def read_artifact(path: str, threads: int = 0) -> dict[str, typing.Any]:
+    """
+    An artifact as a dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, model_bytes.
+    """
+
 def schedule(
     config: Config, step: int, elapsed_s: float = 0.0, mean_step_s: float = 0.0, predicted_step_s: float = 0.0
 ) -> dict[str, typing.Any]:
@@ -554,6 +561,23 @@ def shuffled(i: int, n: int, seed: int, epoch: int) -> int:
 def vocab(family: str) -> dict[str, typing.Any]:
     """
     Dict of a family's vocabulary: family, size, byte_offset, and pad, bos, eos, unk (-1 where it has none).
+    """
+
+def write_artifact(
+    path: str,
+    tensors: collections.abc.Sequence[
+        tuple[
+            str,
+            str,
+            collections.abc.Sequence[int],
+            typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+        ]
+    ],
+    config: str,
+    threads: int = 0,
+) -> int:
+    """
+    Writes (name, dtype, shape, uint8 bytes) tuples as an artifact, atomically; returns its bytes.
     """
 
 def zstd_version() -> str:
