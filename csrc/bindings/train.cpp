@@ -1,8 +1,14 @@
 // Optimiser and trainer, for Python: the GIL is released while they work.
+#include <algorithm>
+#include <cstring>
+
 #include "bindings/bindings.h"
+#include "data/loader.h"
+#include "data/shard.h"
 #include "optim/newton_schulz.h"
 #include "optim/schedule.h"
 #include "tensor/buffer.h"
+#include "train/trainer.h"
 
 namespace bg::bindings {
 namespace {
@@ -46,6 +52,156 @@ void bind_schedule(py::module_& m) {
       "is_over.");
 }
 
+using Ids = py::array_t<int32_t, py::array::c_style>;
+
+std::vector<int64_t> dims_of(const Tensor& t) {
+  std::vector<int64_t> dims;
+  for (int i = 0; i < t.rank(); ++i) dims.push_back(t.dim(i));
+  return dims;
+}
+
+py::dtype dtype_of(const Tensor& t) {
+  return t.dtype() == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>();
+}
+
+py::dict dict_of(const StepStats& s) {
+  py::dict d;
+  d["step"] = s.step;
+  d["losses"] = s.losses;
+  d["grad_norm"] = s.grad_norm;
+  d["lr_factor"] = s.lr_factor;
+  d["jepa_lambda"] = s.jepa_lambda;
+  d["muon_momentum"] = s.muon_momentum;
+  d["ids"] = s.ids;
+  d["bytes"] = s.bytes;
+  d["seconds"] = s.seconds;
+  d["elapsed_s"] = s.elapsed_s;
+  return d;
+}
+
+py::dict dict_of(const Progress& p) {
+  py::dict d;
+  d["step"] = p.step;
+  d["snapshots"] = p.snapshots;
+  d["bytes"] = p.bytes;
+  d["elapsed_s"] = p.elapsed_s;
+  d["longest_step_s"] = p.longest_step_s;
+  return d;
+}
+
+std::unique_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Model> model,
+                                      std::shared_ptr<ShardSet> data) {
+  std::shared_ptr<Loader> loader;
+  if (data) {
+    BG_CHECK(data->vocab().family == config.family, "data of family", data->vocab().family, "for a model of family",
+             config.family);
+    loader = std::make_shared<Loader>(data, LoaderOptions::of(config));
+  }
+  return std::make_unique<Trainer>(config, std::move(model), std::move(loader));
+}
+
+py::dict step_on(Trainer& self, const Ids& ids, const Ids& targets, int64_t micro_batches,
+                 const py::object& directions) {
+  if (ids.ndim() != 2 || targets.ndim() != 2 || ids.shape(0) != targets.shape(0) || ids.shape(1) != targets.shape(1))
+    throw InvalidArgument("ids and targets must both have shape (B, T)");
+  py::array_t<double, py::array::c_style | py::array::forcecast> columns;
+  std::span<const double> given;
+  if (!directions.is_none()) {
+    columns = decltype(columns)::ensure(directions);
+    if (!columns) throw py::error_already_set();
+    BG_CHECK(columns.ndim() == 2 && columns.shape(0) == self.config().jepa_latent_dim &&
+                 columns.shape(1) == Model::kSigregDirections,
+             "sigreg_directions must have shape", self.config().jepa_latent_dim, "x", Model::kSigregDirections);
+    given = {columns.data(), static_cast<size_t>(columns.size())};
+  }
+  const size_t n = static_cast<size_t>(ids.size());
+  const std::span<const int32_t> x(ids.data(), n), y(targets.data(), n);
+  const int64_t B = ids.shape(0), T = ids.shape(1);
+  StepStats stats;
+  {
+    const py::gil_scoped_release release;
+    stats = self.step_on(x, y, B, T, micro_batches, given);
+  }
+  return dict_of(stats);
+}
+
+// Views, not copies: they keep the trainer alive and change with its next step.
+py::dict state_views(const py::object& self) {
+  py::dict out;
+  for (const Trainer::StateTensor& s : self.cast<Trainer&>().state()) {
+    py::array view(dtype_of(s.tensor), dims_of(s.tensor), s.tensor.data(), self);
+    view.attr("setflags")(py::arg("write") = false);
+    out[py::str(s.name)] = view;
+  }
+  return out;
+}
+
+// All is checked before anything is written.
+void load_state(Trainer& self, const py::dict& arrays, const Progress& progress) {
+  const std::vector<Trainer::StateTensor> state = self.state();
+  std::vector<py::array> sources;
+  for (const Trainer::StateTensor& s : state) {
+    const py::str name(s.name);
+    if (!arrays.contains(name)) throw InvalidArgument(words("tensor", s.name, "is missing"));
+    if (!py::isinstance<py::array>(arrays[name])) throw InvalidArgument(words("tensor", s.name, "is no array"));
+    const auto array = py::array::ensure(py::object(arrays[name]), py::array::c_style);
+    if (!array) throw py::error_already_set();
+    const std::vector<int64_t> dims(array.shape(), array.shape() + array.ndim());
+    if (dims != dims_of(s.tensor))
+      throw InvalidArgument(words("tensor", s.name, "has shape", std::string(py::str(py::object(array.attr("shape")))),
+                                  "where the run has", s.tensor.shape().str()));
+    if (!array.dtype().is(dtype_of(s.tensor)))
+      throw InvalidArgument(words("tensor", s.name, "is", std::string(py::str(py::object(array.dtype()))),
+                                  "where the run has", name_of(s.tensor.dtype())));
+    sources.push_back(array);
+  }
+  if (arrays.size() != state.size())
+    for (const auto& [key, value] : arrays) {
+      const std::string name = py::str(key);
+      if (std::none_of(state.begin(), state.end(), [&](const auto& s) { return s.name == name; }))
+        throw InvalidArgument(words("tensor", name, "is unknown to the run"));
+    }
+  self.restore(progress);
+  for (size_t i = 0; i < state.size(); ++i)
+    if (const Tensor& t = state[i].tensor; t.numel() > 0) std::memcpy(t.data(), sources[i].data(), t.size_bytes());
+}
+
+void bind_trainer(py::module_& m) {
+  py::class_<Trainer>(m, "Trainer", "The training loop of the core; bytegolf.Trainer is its face.")
+      .def(py::init(&make_trainer), py::arg("config"), py::arg("model"), py::arg("data"),
+           "data: a ShardSet, or None for step_on alone. Takes the model's parameters over, without a copy.")
+      .def(
+          "step",
+          [](Trainer& self) {
+            StepStats stats;
+            {
+              const py::gil_scoped_release release;
+              stats = self.step();
+            }
+            return dict_of(stats);
+          },
+          "One step on the run's data. Dict of step, losses, grad_norm, lr_factor, ...; NumericsError names the "
+          "tensor.")
+      .def("step_on", &step_on, py::arg("ids"), py::arg("targets"), py::arg("micro_batches") = 1,
+           py::arg("sigreg_directions") = py::none(),
+           "One step on int32 ids and targets (B, T), B cut into micro_batches. Directions (latent, 256) or None.")
+      .def("pause", &Trainer::pause, "Stops the run's clock until the next step.")
+      .def_property_readonly("done", &Trainer::done, "Whether no further step may begin.")
+      .def_property_readonly(
+          "progress", [](const Trainer& self) { return dict_of(self.progress()); },
+          "Dict of step, snapshots, bytes, elapsed_s, longest_step_s.")
+      .def("state", &state_views, "Dict of all tensors of the run, read-only views that change with the next step.")
+      .def(
+          "load_state",
+          [](Trainer& self, const py::dict& arrays, int64_t step, int64_t snapshots, int64_t bytes, double elapsed_s,
+             double longest_step_s) {
+            load_state(self, arrays, {step, snapshots, bytes, elapsed_s, longest_step_s});
+          },
+          py::arg("arrays"), py::kw_only(), py::arg("step"), py::arg("snapshots"), py::arg("bytes"),
+          py::arg("elapsed_s"), py::arg("longest_step_s"),
+          "Puts state() and progress back. ValueError naming the tensor, and nothing changed, when they do not fit.");
+}
+
 }  // namespace
 
 void bind_train(py::module_& m) {
@@ -56,6 +212,7 @@ void bind_train(py::module_& m) {
   m.def("newton_schulz", &newton_schulz_of<float>, py::arg("g").noconvert(), py::arg("steps") = 5,
         py::arg("threads") = 0);
   bind_schedule(m);
+  bind_trainer(m);
 }
 
 }  // namespace bg::bindings

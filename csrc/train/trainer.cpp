@@ -12,9 +12,9 @@ double steady_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-Ctx context_of(const std::shared_ptr<Model>& model) {
+std::shared_ptr<Model> present(std::shared_ptr<Model> model) {
   BG_CHECK(model != nullptr, "trainer without a model");
-  return model->ctx();
+  return model;
 }
 
 // The first parameter that holds NaN or infinity, or "".
@@ -43,10 +43,10 @@ void add(Losses& sum, const Losses& part, double weight) {
 Trainer::Trainer(const Config& config, std::shared_ptr<Model> model, std::shared_ptr<Loader> loader,
                  std::function<double()> now)
     : config_(config),
-      model_(std::move(model)),
+      model_(present(std::move(model))),
       loader_(std::move(loader)),
       now_(now ? std::move(now) : steady_seconds),
-      averages_(config, context_of(model_), model_->params()),
+      averages_(config, model_->ctx(), model_->params()),
       optimizer_(config, model_->ctx(), model_->params()) {
   config_.validate();
   constexpr Section kModel[] = {Section::model};
