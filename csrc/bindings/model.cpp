@@ -143,6 +143,28 @@ void bind_model(py::module_& m) {
             return self.loss(span_of(ids), span_of(targets), ids.shape(0), ids.shape(1), jepa_lambda, dirs);
           },
           py::arg("ids"), py::arg("targets"), py::arg("jepa_lambda") = 0.0, py::arg("sigreg_directions") = py::none())
+      .def(
+          "nll",
+          [](Model& self, const Ids& ids) {
+            check_2d(ids, "ids");
+            const int64_t B = ids.shape(0), T = ids.shape(1) - 1, K = self.config().patch_size;
+            BG_CHECK(B >= 1 && T >= 1, "nll needs at least two ids a row, got shape", B, ids.shape(1));
+            const int64_t padded = (T + K - 1) / K * K;   // a patch model takes whole patches; what is behind T is not scored
+            std::vector<int32_t> in(static_cast<size_t>(B * padded), 0), targets(in.size(), -1);
+            for (int64_t b = 0; b < B; ++b) {
+              std::copy_n(ids.data(b, 0), T, &in[b * padded]);
+              std::copy_n(ids.data(b, 1), T, &targets[b * padded]);
+            }
+            std::vector<double> nats(in.size());
+            {
+              const py::gil_scoped_release release;
+              self.nll(in, targets, B, padded, nats);
+            }
+            py::array_t<double> out({B, T});
+            for (int64_t b = 0; b < B; ++b) std::copy_n(&nats[b * padded], T, out.mutable_data(b, 0));
+            return out;
+          },
+          py::arg("ids"))
       .def("backward", &Model::backward, py::arg("scale") = 1.0, py::call_guard<py::gil_scoped_release>())
       .def("print_plan", &Model::print_plan)
       .def(

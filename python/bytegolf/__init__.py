@@ -1,5 +1,57 @@
 """bytegolf: train, squeeze and score byte-level language models."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from bytegolf._bytegolf import FormatError, NumericsError, __version__
 
-__all__ = ["FormatError", "NumericsError", "__version__"]
+if TYPE_CHECKING:
+    from bytegolf.artifact import load, pack
+    from bytegolf.codec import dequantise, pack_tensors, quantise, unpack_tensors
+    from bytegolf.config import Config
+    from bytegolf.evaluate import Score, evaluate
+    from bytegolf.model import Losses, Model
+    from bytegolf.trainer import Trainer
+
+__all__ = [
+    "Config",
+    "FormatError",
+    "Losses",
+    "Model",
+    "NumericsError",
+    "Score",
+    "Trainer",
+    "__version__",
+    "dequantise",
+    "evaluate",
+    "load",
+    "pack",
+    "pack_tensors",
+    "quantise",
+    "unpack_tensors",
+]
+
+# Where each public name lives; loaded when first asked for, so that `bytegolf --help` need not wait for NumPy.
+_HOMES = {
+    "artifact": ("load", "pack"),
+    "codec": ("dequantise", "pack_tensors", "quantise", "unpack_tensors"),
+    "config": ("Config",),
+    "evaluate": ("Score", "evaluate"),
+    "model": ("Losses", "Model"),
+    "trainer": ("Trainer",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"bytegolf.{home}"), name)
+            globals()[name] = value  # also over a submodule of that name, as `evaluate` is
+            return value
+    raise AttributeError(f"module 'bytegolf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

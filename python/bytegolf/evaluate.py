@@ -1,0 +1,49 @@
+"""Scoring: bits per byte of a stream of ids, every target exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bytegolf import _bytegolf
+from bytegolf.ids import as_ids
+
+__all__ = ["Score", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a stream costs. bpb = nats / (ln 2 * bytes); special ids cost nats but are no bytes."""
+
+    bpb: float
+    nats: float
+    bytes: int
+    targets: int
+    nll: npt.NDArray[np.float64]
+    """nats of each target, in order"""
+
+
+def evaluate(
+    model: _bytegolf.Model,
+    ids: npt.ArrayLike,
+    window: int | None = None,
+    stride: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Score:
+    """Scores one stream of ids [M]: its first id is context only, so M ids have M-1 targets.
+
+    Windows start every `stride` ids, hold at most `window` inputs, and score the targets that no earlier window held;
+    stride == window scores whole chunks. Defaults: seq_len and eval_stride of the model. Sums are float64.
+    `progress(targets done, targets)` is called now and then. ValueError for ids outside the vocabulary, fewer than two
+    ids, or not 1 <= stride <= window.
+    """
+    window = model.config.seq_len if window is None else window
+    stride = min(model.config.eval_stride, window) if stride is None else stride
+    run = _bytegolf.Evaluation(model, as_ids(ids, 1), window, stride)
+    while run.advance():
+        if progress is not None:
+            progress(run.targets, run.total)
+    return Score(run.bpb, run.nats, run.bytes, run.targets, run.nll)

@@ -1,0 +1,28 @@
+"""How ids come in: any integer array, checked once, then int32 in C order as the core reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int32]
+
+
+def as_ids(values: Any, dimensions: int, what: str = "ids") -> Ids:
+    """`values` as an int32 array of so many dimensions; ValueError for other kinds of numbers, ranks or ranges."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{what} must be integers, got {array.dtype}")
+    if array.ndim != dimensions:
+        raise ValueError(f"{what} must have {dimensions} dimension{'s' * (dimensions > 1)}, got shape {array.shape}")
+    if array.size and (array.min() < -1 or array.max() > 65535):
+        raise ValueError(f"{what} must lie in the vocabulary, got values from {array.min()} to {array.max()}")
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def document_ids(data: bytes, byte_offset: int, bos_id: int) -> Ids:
+    """One document as ids: bos where the family has one (bos_id >= 0), then byte + byte_offset."""
+    ids = np.frombuffer(data, dtype=np.uint8).astype(np.int32) + np.int32(byte_offset)
+    return np.concatenate([np.array([bos_id], dtype=np.int32), ids]) if bos_id >= 0 else ids
