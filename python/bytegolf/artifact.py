@@ -37,7 +37,9 @@ def pack(
         else:
             params = getattr(trainer, weights, None) if weights in ("ema", "swa") else None
             if params is None:
-                raise ValueError(f'weights = "{weights}" are not to be had here: pass a Trainer that keeps them, or a dict')
+                raise ValueError(
+                    f'weights = "{weights}" are not to be had here: pass a Trainer that keeps them, or a dict'
+                )
     else:
         params = dict(weights)
     stored = [row["name"] for row in model.specs() if row["codec"] != "left_out"]
