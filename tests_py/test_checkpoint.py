@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+
 from bytegolf import FormatError
 from bytegolf.checkpoint import newest, read_checkpoint, write_checkpoint
-from safetensors.numpy import load_file
 
 
 def tensors_of(seed: int) -> dict[str, np.ndarray]:

@@ -31,9 +31,9 @@ PYBIND11_MODULE(_bytegolf, m) {
   bind_base(m);
   bind_model(m);
   bind_codec(m);
-  bind_train(m);
   bind_data(m);
   bind_bench(m);
+  bind_train(m);  // after the types it takes
 }
 
 }  // namespace bg::bindings

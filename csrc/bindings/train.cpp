@@ -1,6 +1,7 @@
 // Optimiser and trainer, for Python: the GIL is released while they work.
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "bindings/bindings.h"
 #include "data/loader.h"
@@ -90,12 +91,12 @@ py::dict dict_of(const Progress& p) {
 }
 
 std::unique_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Model> model,
-                                      std::shared_ptr<ShardSet> data) {
+                                      const std::optional<std::shared_ptr<ShardSet>>& data) {
   std::shared_ptr<Loader> loader;
   if (data) {
-    BG_CHECK(data->vocab().family == config.family, "data of family", data->vocab().family, "for a model of family",
-             config.family);
-    loader = std::make_shared<Loader>(data, LoaderOptions::of(config));
+    BG_CHECK((*data)->vocab().family == config.family, "data of family", (*data)->vocab().family,
+             "for a model of family", config.family);
+    loader = std::make_shared<Loader>(*data, LoaderOptions::of(config));
   }
   return std::make_unique<Trainer>(config, std::move(model), std::move(loader));
 }

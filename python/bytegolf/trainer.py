@@ -1,0 +1,193 @@
+"""How a run is driven from Python: steps, averages, checkpoints. The core does the work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bytegolf import _bytegolf
+from bytegolf._bytegolf import FormatError, Losses, ShardSet
+from bytegolf.checkpoint import STATE, newest, read_checkpoint, write_checkpoint
+from bytegolf.config import Config
+from bytegolf.ids import as_ids
+from bytegolf.model import Model
+
+Array = npt.NDArray[Any]
+_PROGRESS = {"step": int, "snapshots": int, "bytes": int, "elapsed_s": float, "longest_step_s": float}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did; losses are means over its micro-batches, taken before the weights moved."""
+
+    step: int  # its number, from 0
+    losses: Losses  # nats
+    grad_norm: float  # before clipping
+    lr_factor: float
+    jepa_lambda: float
+    muon_momentum: float
+    ids: int  # targets that were scored
+    bytes: int  # those of them that stand for a byte
+    seconds: float  # of this step
+    elapsed_s: float  # on the run's clock when it ended
+
+    @property
+    def ce(self) -> float:
+        """Cross-entropy in nats per target."""
+        return self.losses.ce
+
+    @property
+    def total(self) -> float:
+        """The loss whose gradient was taken, in nats."""
+        return self.losses.total
+
+
+class Trainer:
+    """Trains `model` (or a new one) by `config` on `data`.
+
+    data: a shard folder, file, glob, list of those, 1-d integer array of ids, or ShardSet; None for `step_on` alone.
+    seed: key of the initial weights of a new model, of the order of data and of the SIGReg directions; the config's own
+    option `seed` when None. dtype ("float32" or "float64") and device are those of `model` when one is given; its
+    parameters are moved in place.
+    Raises ValueError for options that contradict each other or do not fit the model, FormatError for damaged shards.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: Any,
+        *,
+        model: Model | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        seed: int | None = None,
+    ) -> None:
+        if seed is not None and seed != config.seed:
+            config = config.replace(seed=seed)
+        self.config = config
+        self.model = Model(config, device=device, dtype=dtype, seed=config.seed) if model is None else model
+        if data is None or isinstance(data, ShardSet):
+            self._data = data
+        else:
+            is_place = isinstance(data, (str, os.PathLike)) or (
+                isinstance(data, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in data)
+            )
+            self._data = ShardSet(data if is_place else np.asarray(data), config.family, "train")
+        self._core = _bytegolf.Trainer(config, self.model, self._data)
+
+    def step(self) -> StepResult:
+        """The next step on the run's data. The GIL is released meanwhile.
+
+        Raises NumericsError naming step and tensor for NaN or infinity in loss or gradient, nothing has changed then;
+        ValueError when the run is over.
+        """
+        return StepResult(**self._core.step())
+
+    def step_on(
+        self, ids: Array, targets: Array, *, micro_batches: int = 1, sigreg_directions: Array | None = None
+    ) -> StepResult:
+        """The next step on given integer ids and targets [B,T] (target -1: not scored), cut along B into equal micro-batches.
+
+        sigreg_directions [latent, 256] float64, unit columns; those of the run when None.
+        """
+        x, y = as_ids(ids, 2), as_ids(targets, 2, "targets")
+        return StepResult(**self._core.step_on(x, y, micro_batches, sigreg_directions))
+
+    def run(self, callback: Callable[[StepResult], object] | None = None) -> StepResult | None:
+        """Steps until the run is done, or `callback` (called after each step) returns False. Returns the last result."""
+        last = None
+        while not self.done:
+            last = self.step()
+            if callback is not None and callback(last) is False:
+                break
+        return last
+
+    @property
+    def done(self) -> bool:
+        """Whether all iterations are done, or the next step would end past the wall-clock budget."""
+        return self._core.done
+
+    @property
+    def steps_done(self) -> int:
+        """Steps so far: the number of the next one."""
+        return int(self._core.progress["step"])
+
+    step_count = steps_done
+
+    @property
+    def bytes(self) -> int:
+        """Bytes trained on so far."""
+        return int(self._core.progress["bytes"])
+
+    @property
+    def seconds(self) -> float:
+        """The run's clock: seconds since the first step, those of earlier processes included, pauses left out."""
+        return float(self._core.progress["elapsed_s"])
+
+    def pause(self) -> None:
+        """Stops the run's clock until the next step. Else the time between steps counts against the budget."""
+        self._core.pause()
+
+    @property
+    def ema(self) -> dict[str, Array]:
+        """Copies of the running averages, float in the master dtype; what is not averaged is as in the model. {} without EMA."""
+        return self._average("ema") if self.config.ema_decay > 0 else {}
+
+    @property
+    def swa(self) -> dict[str, Array] | None:
+        """Copies of the mean of snapshots, as `ema`; None before the first snapshot."""
+        return self._average("swa") if self._core.progress["snapshots"] > 0 else None
+
+    def _average(self, kind: str) -> dict[str, Array]:
+        state = self._core.state()
+        weights = {key.removeprefix("weights/"): a for key, a in state.items() if key.startswith("weights/")}
+        return {name: np.array(state.get(f"{kind}/{name}", array)) for name, array in weights.items()}
+
+    def checkpoint(self, path: str | os.PathLike[str]) -> Path:
+        """Writes everything that `resume` needs as the newest checkpoint of the folder `path`, and removes older ones there.
+
+        All or nothing: a kill or a full disk (OSError) leaves the last good one. Returns the numbered folder.
+        """
+        return write_checkpoint(path, self._core.state(), {**self._identity(), "progress": self._core.progress})
+
+    def resume(self, path: str | os.PathLike[str]) -> None:
+        """Goes back to the newest checkpoint of the folder `path`; the steps that follow have the same bits as without a stop.
+
+        Raises FileNotFoundError when there is none, FormatError naming file and tensor for a damaged one, ValueError for one
+        of another config, dtype or data. Nothing has changed then.
+        """
+        tensors, facts = read_checkpoint(path)
+        folder = newest(path)
+        _check_identity(folder, facts, self._identity())
+        progress = facts.get("progress")
+        if not isinstance(progress, dict) or {k: type(v) for k, v in progress.items()} != _PROGRESS:
+            raise FormatError(f"{folder}: its progress is not {', '.join(_PROGRESS)}")
+        try:
+            self._core.load_state(tensors, **progress)
+        except (ValueError, TypeError) as error:
+            raise FormatError(f"{folder / STATE}: {error}") from error
+
+    def _identity(self) -> dict[str, Any]:
+        dtype = str(next(iter(self._core.state().values())).dtype)
+        data_ids = len(self._data) if self._data is not None else 0
+        return {"config": self.config.text(["model", "train"]), "dtype": dtype, "data_ids": data_ids}
+
+
+def _check_identity(folder: Path, facts: dict[str, Any], own: dict[str, Any]) -> None:
+    if not isinstance(facts.get("config"), str):
+        raise FormatError(f"{folder}: holds no config")
+    theirs, ours = (text.splitlines() for text in (facts["config"], own["config"]))
+    differences = [f"`{line}` there" for line in theirs if line and line not in ours]
+    differences += [f"`{line}` here" for line in ours if line and line not in theirs]
+    if facts.get("dtype") != own["dtype"]:
+        differences.append(f"dtype {facts.get('dtype')} there, {own['dtype']} here")
+    if facts.get("data_ids") != own["data_ids"]:
+        differences.append(f"data of {facts.get('data_ids')} ids there, {own['data_ids']} here")
+    if differences:
+        raise ValueError(f"{folder}: checkpoint of another run: {'; '.join(differences)}")
