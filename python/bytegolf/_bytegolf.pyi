@@ -11,13 +11,22 @@ __all__: list[str] = [
     "SHARD_MAGIC",
     "SHARD_VERSION",
     "Config",
+    "Evaluation",
     "FormatError",
     "Loader",
+    "Losses",
+    "Model",
     "NumericsError",
     "ShardSet",
     "SystemError",
+    "Trainer",
+    "add_gemm_library_folder",
+    "bench_op",
+    "bench_ops",
     "cpu_target",
     "dequantise_tensor",
+    "gemm_libraries",
+    "machine_rates",
     "nearest_option",
     "newton_schulz",
     "option_table",
@@ -445,6 +454,90 @@ class Config:
         blocks; the last n blocks remove each value's own direction (XSA)
         """
 
+class Losses:
+    """
+    Means over the scored positions, in nats; total is what backward() differentiates.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def ce(self) -> float: ...
+    @property
+    def jepa_pred(self) -> float: ...
+    @property
+    def jepa_sigreg(self) -> float: ...
+    @property
+    def latent(self) -> float: ...
+    @property
+    def total(self) -> float: ...
+
+class Model:
+    """
+    Parameters, forward, loss and backward; see bytegolf.Model.
+    """
+    def __init__(
+        self, config: Config, device: str = "cpu", dtype: str = "float32", seed: int = 0, threads: int = 0
+    ) -> None: ...
+    def backward(self, scale: float = 1.0) -> None: ...
+    def generate(
+        self,
+        prompt: bytes,
+        n: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        emit: collections.abc.Callable | None = None,
+    ) -> bytes: ...
+    def gradients(self) -> dict[str, typing.Any]: ...
+    def load_parameters(self, params: dict[str, typing.Any]) -> None: ...
+    def logits(self, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32]) -> numpy.ndarray: ...
+    def loss(
+        self,
+        ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        targets: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        jepa_lambda: float = 0.0,
+        sigreg_directions: typing.Annotated[numpy.typing.ArrayLike, numpy.float64] | None = None,
+    ) -> Losses: ...
+    def nll(
+        self, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32]
+    ) -> numpy.typing.NDArray[numpy.float64]: ...
+    def parameters(self) -> dict[str, typing.Any]: ...
+    def print_plan(self) -> str: ...
+    def specs(self) -> list[typing.Any]:
+        """
+        One dict per parameter: name, shape, group (optimiser), codec, averaged.
+        """
+    def zero_gradients(self) -> None: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def num_parameters(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+
+class Evaluation:
+    """
+    Scores a stream of ids a few windows at a time; see bytegolf.evaluate.
+    """
+    def __init__(
+        self, model: Model, stream: typing.Annotated[numpy.typing.ArrayLike, numpy.int32], window: int, stride: int
+    ) -> None: ...
+    def advance(self) -> bool: ...
+    @property
+    def bpb(self) -> float: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def nats(self) -> float: ...
+    @property
+    def nll(self) -> numpy.typing.NDArray[numpy.float64]: ...
+    @property
+    def targets(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+
 class ShardSet:
     """
     One checked stream of ids over shard files or an array.
@@ -499,6 +592,75 @@ class Loader:
         (x, y), int32 (B, T), copies. Asked in order they are ready; any other place is a seek.
         """
 
+class Trainer:
+    """
+    The training loop of the core; bytegolf.Trainer is its face.
+    """
+    def __init__(self, config: Config, model: Model, data: ShardSet | None) -> None:
+        """
+        data: a ShardSet, or None for step_on alone. Takes the model's parameters over, without a copy.
+        """
+    def load_state(
+        self,
+        arrays: dict[str, typing.Any],
+        *,
+        step: int,
+        snapshots: int,
+        bytes: int,
+        elapsed_s: float,
+        longest_step_s: float,
+    ) -> None:
+        """
+        Puts state() and progress back. ValueError naming the tensor, and nothing changed, when they do not fit.
+        """
+    def pause(self) -> None:
+        """
+        Stops the run's clock until the next step.
+        """
+    def state(self) -> dict[str, typing.Any]:
+        """
+        Dict of all tensors of the run, read-only views that change with the next step.
+        """
+    def step(self) -> dict[str, typing.Any]:
+        """
+        One step on the run's data. Dict of step, losses, grad_norm, lr_factor, ...; NumericsError names the tensor.
+        """
+    def step_on(
+        self,
+        ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        targets: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        micro_batches: int = 1,
+        sigreg_directions: typing.Any = None,
+    ) -> dict[str, typing.Any]:
+        """
+        One step on int32 ids and targets (B, T), B cut into micro_batches. Directions (latent, 256) or None.
+        """
+    @property
+    def done(self) -> bool:
+        """
+        Whether no further step may begin.
+        """
+    @property
+    def progress(self) -> dict[str, typing.Any]:
+        """
+        Dict of step, snapshots, bytes, elapsed_s, longest_step_s.
+        """
+
+def add_gemm_library_folder(folder: str) -> None:
+    """
+    A folder to search for GEMM libraries before the system's; only before their first use.
+    """
+
+def bench_op(name: str, budget_s: float = 1.0, threads: int = 0, library: str = "builtin") -> list[typing.Any]:
+    """
+    Checks one op against its definition, then times it: a dict per shape with flops, bytes, error, tolerance and the seconds of each call.
+    """
+
+def bench_ops() -> list[str]:
+    """
+    Names of the ops that bench_op knows.
+    """
+
 def cpu_target() -> str:
     """
     Name of the instruction set that Highway's kernels run with on this CPU.
@@ -509,6 +671,16 @@ def dequantise_tensor(
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
     float32 array q * scale, row by row.
+    """
+
+def gemm_libraries() -> list[typing.Any]:
+    """
+    One dict per library that can multiply matrices: name, available, detail (version and core, or why not).
+    """
+
+def machine_rates(budget_s: float = 0.5, threads: int = 0, library: str = "builtin") -> dict[str, typing.Any]:
+    """
+    gemm_flops (best float32 product, per second) and copy_bytes (best copy, read plus written, per second).
     """
 
 def nearest_option(name: str) -> str: ...
@@ -566,12 +738,7 @@ def vocab(family: str) -> dict[str, typing.Any]:
 def write_artifact(
     path: str,
     tensors: collections.abc.Sequence[
-        tuple[
-            str,
-            str,
-            collections.abc.Sequence[int],
-            typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
-        ]
+        tuple[str, str, collections.abc.Sequence[int], typing.Annotated[numpy.typing.ArrayLike, numpy.uint8]]
     ],
     config: str,
     threads: int = 0,
