@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bytegolf.artifact import load, pack
     from bytegolf.codec import dequantise, pack_tensors, quantise, unpack_tensors
     from bytegolf.config import Config
-    from bytegolf.evaluate import Score, evaluate
+    from bytegolf.scoring import Score, evaluate
     from bytegolf.model import Losses, Model
     from bytegolf.trainer import Trainer
 
@@ -38,7 +38,7 @@ _HOMES = {
     "artifact": ("load", "pack"),
     "codec": ("dequantise", "pack_tensors", "quantise", "unpack_tensors"),
     "config": ("Config",),
-    "evaluate": ("Score", "evaluate"),
+    "scoring": ("Score", "evaluate"),
     "model": ("Losses", "Model"),
     "trainer": ("Trainer",),
 }
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             value = getattr(importlib.import_module(f"bytegolf.{home}"), name)
-            globals()[name] = value  # also over a submodule of that name, as `evaluate` is
+            globals()[name] = value
             return value
     raise AttributeError(f"module 'bytegolf' has no attribute {name!r}")
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bytegolf import _bytegolf
 from bytegolf._bytegolf import Losses
 from bytegolf.config import Config
-from bytegolf.evaluate import evaluate
+from bytegolf.scoring import evaluate
 from bytegolf.ids import as_ids, document_ids
 
 __all__ = ["Losses", "Model"]

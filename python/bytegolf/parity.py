@@ -20,7 +20,7 @@ import numpy.typing as npt
 from bytegolf import _bytegolf
 from bytegolf.codec import dequantise, quantise
 from bytegolf.config import Config
-from bytegolf.evaluate import evaluate
+from bytegolf.scoring import evaluate
 from bytegolf.model import Model
 
 __all__ = ["Check", "check_fixture", "main_report"]
