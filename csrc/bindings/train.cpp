@@ -86,6 +86,7 @@ py::dict dict_of(const Progress& p) {
   d["snapshots"] = p.snapshots;
   d["bytes"] = p.bytes;
   d["elapsed_s"] = p.elapsed_s;
+  d["first_step_s"] = p.first_step_s;
   d["longest_step_s"] = p.longest_step_s;
   return d;
 }
@@ -190,16 +191,16 @@ void bind_trainer(py::module_& m) {
       .def_property_readonly("done", &Trainer::done, "Whether no further step may begin.")
       .def_property_readonly(
           "progress", [](const Trainer& self) { return dict_of(self.progress()); },
-          "Dict of step, snapshots, bytes, elapsed_s, longest_step_s.")
+          "Dict of step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s.")
       .def("state", &state_views, "Dict of all tensors of the run, read-only views that change with the next step.")
       .def(
           "load_state",
           [](Trainer& self, const py::dict& arrays, int64_t step, int64_t snapshots, int64_t bytes, double elapsed_s,
-             double longest_step_s) {
-            load_state(self, arrays, {step, snapshots, bytes, elapsed_s, longest_step_s});
+             double first_step_s, double longest_step_s) {
+            load_state(self, arrays, {step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s});
           },
           py::arg("arrays"), py::kw_only(), py::arg("step"), py::arg("snapshots"), py::arg("bytes"),
-          py::arg("elapsed_s"), py::arg("longest_step_s"),
+          py::arg("elapsed_s"), py::arg("first_step_s"), py::arg("longest_step_s"),
           "Puts state() and progress back. ValueError naming the tensor, and nothing changed, when they do not fit.");
 }
 

@@ -12,6 +12,9 @@ Averages::Averages(const Config& config, const Ctx& ctx, const ParamTable& param
   const size_t size_bytes = static_cast<size_t>(numel_) * size_of(ctx.dtype);
   if (config.ema_decay > 0) ema_ = Buffer(size_bytes, ctx.device);
   if (config.swa_last_frac > 0) swa_ = Buffer(size_bytes, ctx.device);
+  for (int g = 0; g < kNumGroups; ++g)
+    for (const AveragedRange& r : averaged_ranges(params, static_cast<Group>(g)))
+      if (r.averaged) averaged_.emplace_back(r.lo, r.hi);
   start(params);
 }
 
@@ -36,11 +39,8 @@ void Averages::start(const ParamTable& params) {
 void Averages::snapshot(const ParamTable& params) {
   BG_CHECK(swa_.data() != nullptr, "option swa_last_frac = 0 keeps no snapshots");
   ++snapshots_;
-  for (int g = 0; g < kNumGroups; ++g)
-    for (const AveragedRange& r : averaged_ranges(params, static_cast<Group>(g)))
-      if (r.averaged)
-        average_step(ctx_, 1.0 / static_cast<double>(snapshots_), params.values().slice(0, r.lo, r.hi),
-                     swa().slice(0, r.lo, r.hi));
+  for (const auto& [lo, hi] : averaged_)
+    average_step(ctx_, 1.0 / static_cast<double>(snapshots_), params.values().slice(0, lo, hi), swa().slice(0, lo, hi));
 }
 
 std::vector<AveragedRange> averaged_ranges(const ParamTable& params, Group group) {

@@ -37,6 +37,7 @@ class Averages {
   Ctx ctx_;
   double ema_weight_ = 0;
   int64_t numel_ = 0, snapshots_ = 0;
+  std::vector<std::pair<int64_t, int64_t>> averaged_;  // element ranges
   Buffer ema_, swa_;
 };
 

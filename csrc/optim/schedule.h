@@ -12,7 +12,7 @@ namespace bg {
 /// What is known of time when a step begins. Only runs with train_budget_s > 0 look at it.
 struct Clock {
   double elapsed_s = 0;         // since the run began, pauses between processes left out
-  double mean_step_s = 0;       // elapsed time per step so far; 0 before the first step ends
+  double mean_step_s = 0;       // elapsed time per step after the first; 0 before two have ended
   double predicted_step_s = 0;  // the next step will hardly take longer than this; 0 when unknown
 };
 

@@ -60,7 +60,9 @@ double Trainer::elapsed() const {
 
 Clock Trainer::clock() const {
   const double elapsed_s = elapsed();
-  return {elapsed_s, progress_.step > 0 ? elapsed_s / static_cast<double>(progress_.step) : 0, times_.predicted_s()};
+  const double mean_s =
+      progress_.step < 2 ? 0 : (elapsed_s - progress_.first_step_s) / static_cast<double>(progress_.step - 1);
+  return {elapsed_s, mean_s, times_.predicted_s()};
 }
 
 bool Trainer::done() const {
@@ -79,30 +81,8 @@ void Trainer::count(std::span<const int32_t> targets, StepStats& stats) const {
   }
 }
 
-StepStats Trainer::step() {
-  BG_CHECK(loader_ != nullptr, "this trainer was made without data; use step_on");
-  return run(loader_->options().micro_batches, [&](int64_t micro, double lambda, StepStats& stats) {
-    const Batch& batch = loader_->get(progress_.step, micro);
-    count(batch.y, stats);
-    return model_->loss(batch.x, batch.y, batch.B, batch.T, lambda);
-  });
-}
-
-StepStats Trainer::step_on(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T,
-                           int64_t micro_batches, std::span<const double> directions) {
-  BG_CHECK(micro_batches >= 1 && B >= 1 && B % micro_batches == 0, B, "rows cannot be cut into", micro_batches,
-           "micro-batches");
-  BG_CHECK(static_cast<int64_t>(ids.size()) == B * T && static_cast<int64_t>(targets.size()) == B * T,
-           "ids and targets", "have", ids.size(), "and", targets.size(), "elements, expected", B * T);
-  const int64_t rows = B / micro_batches;
-  return run(micro_batches, [&](int64_t micro, double lambda, StepStats& stats) {
-    const size_t first = static_cast<size_t>(micro * rows * T), length = static_cast<size_t>(rows * T);
-    count(targets.subspan(first, length), stats);
-    return model_->loss(ids.subspan(first, length), targets.subspan(first, length), rows, T, lambda, directions);
-  });
-}
-
-StepStats Trainer::run(int64_t micro_batches, const MicroBatch& forward) {
+template <class Forward>
+StepStats Trainer::run(int64_t micro_batches, Forward&& forward) {
   const int64_t n = progress_.step;
   BG_CHECK(n < config_.iterations, "the run is over: all", config_.iterations, "iterations are done");
   if (n == 0) averages_.start(model_->params());  // the weights may have been loaded after construction
@@ -137,7 +117,31 @@ StepStats Trainer::run(int64_t micro_batches, const MicroBatch& forward) {
   stats.elapsed_s = elapsed();
   stats.seconds = stats.elapsed_s - clock.elapsed_s;
   times_.add(stats.seconds);
+  if (n == 0) progress_.first_step_s = stats.elapsed_s;
   return stats;
+}
+
+StepStats Trainer::step() {
+  BG_CHECK(loader_ != nullptr, "this trainer was made without data; use step_on");
+  return run(loader_->options().micro_batches, [&](int64_t micro, double lambda, StepStats& stats) {
+    const Batch& batch = loader_->get(progress_.step, micro);
+    count(batch.y, stats);
+    return model_->loss(batch.x, batch.y, batch.B, batch.T, lambda);
+  });
+}
+
+StepStats Trainer::step_on(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T,
+                           int64_t micro_batches, std::span<const double> directions) {
+  BG_CHECK(micro_batches >= 1 && B >= 1 && B % micro_batches == 0, B, "rows cannot be cut into", micro_batches,
+           "micro-batches");
+  BG_CHECK(static_cast<int64_t>(ids.size()) == B * T && static_cast<int64_t>(targets.size()) == B * T,
+           "ids and targets", "have", ids.size(), "and", targets.size(), "elements, expected", B * T);
+  const int64_t rows = B / micro_batches;
+  return run(micro_batches, [&](int64_t micro, double lambda, StepStats& stats) {
+    const size_t first = static_cast<size_t>(micro * rows * T), length = static_cast<size_t>(rows * T);
+    count(targets.subspan(first, length), stats);
+    return model_->loss(ids.subspan(first, length), targets.subspan(first, length), rows, T, lambda, directions);
+  });
 }
 
 Progress Trainer::progress() const {
@@ -171,6 +175,8 @@ std::vector<Trainer::StateTensor> Trainer::state() const {
 void Trainer::restore(const Progress& p) {
   BG_CHECK(p.step >= 0 && p.step <= config_.iterations, "step", p.step, "of", config_.iterations);
   BG_CHECK(p.snapshots >= 0 && p.snapshots <= p.step, "snapshots", p.snapshots, "after", p.step, "steps");
+  BG_CHECK(p.first_step_s >= 0 && p.first_step_s <= p.elapsed_s, "first_step_s =", p.first_step_s,
+           "of elapsed_s =", p.elapsed_s);
   BG_CHECK(p.bytes >= 0 && p.elapsed_s >= 0 && p.longest_step_s >= 0 && std::isfinite(p.elapsed_s + p.longest_step_s),
            "bytes, elapsed_s and longest_step_s must be numbers of at least 0");
   progress_ = p;

@@ -34,6 +34,7 @@ struct Progress {
   int64_t snapshots = 0;      // in the SWA mean
   int64_t bytes = 0;          // trained on so far
   double elapsed_s = 0;       // on the run's clock
+  double first_step_s = 0;    // when the first step ended: it also pays for memory, so means leave it out
   double longest_step_s = 0;  // of the recent ones: predicts the next
 };
 
@@ -74,8 +75,9 @@ class Trainer {
   void restore(const Progress& progress);
 
  private:
-  using MicroBatch = std::function<Losses(int64_t micro, double jepa_lambda, StepStats& stats)>;
-  StepStats run(int64_t micro_batches, const MicroBatch& forward);
+  /// forward(micro, jepa_lambda, stats) -> Losses runs one micro-batch and counts its targets.
+  template <class Forward>
+  StepStats run(int64_t micro_batches, Forward&& forward);
   void count(std::span<const int32_t> targets, StepStats& stats) const;
   double elapsed() const;
   Clock clock() const;

@@ -608,6 +608,7 @@ class Trainer:
         snapshots: int,
         bytes: int,
         elapsed_s: float,
+        first_step_s: float,
         longest_step_s: float,
     ) -> None:
         """
@@ -643,7 +644,7 @@ class Trainer:
     @property
     def progress(self) -> dict[str, typing.Any]:
         """
-        Dict of step, snapshots, bytes, elapsed_s, longest_step_s.
+        Dict of step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s.
         """
 
 def add_gemm_library_folder(folder: str) -> None:
