@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <ctime>
 
 #include "bench/cases.h"
 #include "kernels/gemm.h"
@@ -15,15 +16,26 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-std::vector<double> time_calls(const std::function<void()>& run, double budget_s) {
-  std::vector<double> seconds;
-  for (double spent = 0; spent < budget_s || seconds.size() < 3;) {
-    const double start = now_s();
+double cpu_s() {
+  timespec t{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+struct Times {
+  std::vector<double> wall, cpu;
+};
+
+Times time_calls(const std::function<void()>& run, double budget_s) {
+  Times times;
+  for (double spent = 0; spent < budget_s || times.wall.size() < 3;) {
+    const double start = now_s(), cpu_start = cpu_s();
     run();
-    seconds.push_back(now_s() - start);
-    spent += seconds.back();
+    times.wall.push_back(now_s() - start);
+    times.cpu.push_back(cpu_s() - cpu_start);
+    spent += times.wall.back();
   }
-  return seconds;
+  return times;
 }
 
 double best(const std::vector<double>& seconds) {
@@ -40,6 +52,7 @@ constexpr Entry kEntries[] = {
     {"attention_backward", bench::attention_backward_cases},
     {"newton_schulz", bench::newton_schulz_cases},
     {"adam", bench::adam_cases},
+    {"step", bench::step_cases},
 };
 
 }  // namespace
@@ -98,8 +111,10 @@ MachineRates measure_machine(const Ctx& ctx, double budget_s) {
     const int64_t M = 2048, N = 512, K = 512;
     bench::Operands o;
     const Tensor a = o.normal("a", {M, K}), b = o.normal("b", {N, K}), c = o.zeros({M, N});
-    rates.gemm_flops =
-        2.0 * static_cast<double>(M * N * K) / best(time_calls([&] { linear_forward(ctx, a, b, c); }, budget_s));
+    const double flops = 2.0 * static_cast<double>(M * N * K);
+    const Times times = time_calls([&] { linear_forward(ctx, a, b, c); }, budget_s);
+    rates.gemm_flops = flops / best(times.wall);
+    rates.gemm_flops_cpu = flops / best(times.cpu);
   }
   constexpr size_t kBytes = size_t{128} << 20, kPiece = size_t{1} << 20;
   const Buffer from(kBytes), to(kBytes);
@@ -109,7 +124,7 @@ MachineRates measure_machine(const Ctx& ctx, double budget_s) {
       std::memcpy(to.at(at), from.at(at), kPiece);
     });
   };
-  rates.copy_bytes = 2.0 * static_cast<double>(kBytes) / best(time_calls(copy, budget_s));
+  rates.copy_bytes = 2.0 * static_cast<double>(kBytes) / best(time_calls(copy, budget_s).wall);
   return rates;
 }
 
@@ -125,10 +140,12 @@ std::vector<BenchFigure> bench_op(const Ctx& ctx, const std::string& name, doubl
     std::vector<BenchFigure> figures;
     const std::vector<bench::Case> cases = e.cases(ctx);
     for (const bench::Case& c : cases) {
-      BenchFigure f{name, c.shape, c.flops, c.bytes, 0, c.tolerance, {}};
+      BenchFigure f{name, c.shape, c.flops, c.bytes, 0, c.tolerance, {}, {}};
       c.run();
       f.error = c.error();
-      f.seconds = time_calls(c.run, budget_s / static_cast<double>(cases.size()));
+      Times times = time_calls(c.run, budget_s / static_cast<double>(cases.size()));
+      f.seconds = std::move(times.wall);
+      f.cpu_seconds = std::move(times.cpu);
       figures.push_back(std::move(f));
     }
     return figures;

@@ -16,13 +16,15 @@ struct BenchFigure {
   double bytes = 0;      // operands read and results written once
   double error = 0;      // relative, against the definition in float64
   double tolerance = 0;  // of that error
-  std::vector<double> seconds;  // of the calls timed
+  std::vector<double> seconds;      // of the calls timed, by the wall clock
+  std::vector<double> cpu_seconds;  // the same calls, summed over threads: what other programs take does not count
 };
 
 /// What this machine can do with ctx's threads: the floors that figures are shown beside.
 struct MachineRates {
-  double gemm_flops = 0;  // a second: best call of a (2048, 512) x (512, 512) float32 product
-  double copy_bytes = 0;  // a second: best copy of 128 MiB, bytes read plus bytes written
+  double gemm_flops = 0;      // a second: best call of a (2048, 512) x (512, 512) float32 product
+  double gemm_flops_cpu = 0;  // the same a second of one thread's CPU time
+  double copy_bytes = 0;      // a second: best copy of 128 MiB, bytes read plus bytes written
 };
 MachineRates measure_machine(const Ctx& ctx, double budget_s);
 

@@ -52,13 +52,14 @@ void bind_bench(py::module_& m) {
           row["error"] = f.error;
           row["tolerance"] = f.tolerance;
           row["seconds"] = f.seconds;
+          row["cpu_seconds"] = f.cpu_seconds;
           rows.append(row);
         }
         return rows;
       },
       py::arg("name"), py::arg("budget_s") = 1.0, py::arg("threads") = 0, py::arg("library") = "builtin",
       "Checks one op against its definition, then times it: a dict per shape with flops, bytes, error, tolerance and "
-      "the seconds of each call.");
+      "the seconds and cpu_seconds of each call.");
   m.def(
       "machine_rates",
       [](double budget_s, int threads, const std::string& library) {
@@ -69,11 +70,13 @@ void bind_bench(py::module_& m) {
         }
         py::dict out;
         out["gemm_flops"] = rates.gemm_flops;
+        out["gemm_flops_cpu"] = rates.gemm_flops_cpu;
         out["copy_bytes"] = rates.copy_bytes;
         return out;
       },
       py::arg("budget_s") = 0.5, py::arg("threads") = 0, py::arg("library") = "builtin",
-      "gemm_flops (best float32 product, per second) and copy_bytes (best copy, read plus written, per second).");
+      "gemm_flops (best float32 product, per second), gemm_flops_cpu (per second of CPU time) and copy_bytes (best "
+      "copy, read plus written, per second).");
 }
 
 }  // namespace bg::bindings

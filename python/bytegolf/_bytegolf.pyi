@@ -654,7 +654,7 @@ def add_gemm_library_folder(folder: str) -> None:
 
 def bench_op(name: str, budget_s: float = 1.0, threads: int = 0, library: str = "builtin") -> list[typing.Any]:
     """
-    Checks one op against its definition, then times it: a dict per shape with flops, bytes, error, tolerance and the seconds of each call.
+    Checks one op against its definition, then times it: a dict per shape with flops, bytes, error, tolerance and the seconds and cpu_seconds of each call.
     """
 
 def bench_ops() -> list[str]:
@@ -681,7 +681,7 @@ def gemm_libraries() -> list[typing.Any]:
 
 def machine_rates(budget_s: float = 0.5, threads: int = 0, library: str = "builtin") -> dict[str, typing.Any]:
     """
-    gemm_flops (best float32 product, per second) and copy_bytes (best copy, read plus written, per second).
+    gemm_flops (best float32 product, per second), gemm_flops_cpu (per second of CPU time) and copy_bytes (best copy, read plus written, per second).
     """
 
 def nearest_option(name: str) -> str: ...

@@ -55,6 +55,31 @@ def config(preset: str = "byte260-jepa", /, *overrides: str, docs: bool = True) 
     sys.stdout.write(resolve(preset, list(overrides)).text(docs=docs))
 
 
+@app.command
+def bench(
+    *ops: str, device: str = "cpu", threads: int = 0, library: str = "builtin", budget_s: float = 1.0, json: Json = False
+) -> int:
+    """Time each op and a whole training step, beside what the machine's arithmetic and memory allow.
+
+    Parameters
+    ----------
+    ops
+        What to measure, all when none is named: gemm, attention_forward, attention_backward, newton_schulz, adam, step, codec.
+    device
+        cpu.
+    threads
+        0 means one per core.
+    library
+        Who multiplies matrices: builtin, onednn, openblas.
+    budget_s
+        Seconds of timed calls for each op.
+    """
+    from bytegolf.bench import run_bench
+
+    found = run_bench(device, json, ops or None, threads=threads, library=library, budget_s=budget_s)
+    return 0 if all(row["ok"] for row in found["rows"]) else 1
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs one command and leaves with its status (0 done, 1 missed, 2 user's mistake, 130 interrupted)."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
