@@ -1,0 +1,91 @@
+#include "kernels/chunk.h"
+
+#include <gtest/gtest.h>
+
+#include "testing/op_case.h"
+#include "testing/tolerance.h"
+
+namespace bg {
+namespace {
+
+OpCase shift(int64_t B, int64_t C, int64_t L) {
+  OpCase c;
+  c.name = words("chunk_shift", B, C, L);
+  c.inputs = {{"z", {B, C, L}, Write::add}, {"start", {L}, Write::add}};
+  c.outputs = {{{B, C, L}}};
+  c.forward = [](OpRun& r) { chunk_shift_forward(r.ctx, r.in[0], r.in[1], r.out[0]); };
+  c.backward = [](OpRun& r) { chunk_shift_backward(r.ctx, r.dout[0], r.din[0], r.din[1]); };
+  c.formula = [=](const Lists& in) {
+    std::vector<double> out;
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t chunk = 0; chunk < C; ++chunk)
+        for (int64_t i = 0; i < L; ++i) out.push_back(chunk == 0 ? in[1][i] : in[0][(b * C + chunk - 1) * L + i]);
+    return Lists{out};
+  };
+  return c;
+}
+
+OpCase add(int64_t B, int64_t T, int64_t chunk, int64_t D) {
+  const int64_t C = T / chunk;
+  const auto stream = [=](DType dtype) { return Owned::normal(dtype, {B, T, D}, "stream"); };
+  OpCase c;
+  c.name = words("chunk_add", B, T, chunk, D);
+  c.inputs = {{"a", {B, C, D}}};
+  c.outputs = {{{B, T, D}}};
+  c.forward = [=](OpRun& r) {
+    copy(stream(r.ctx.dtype), r.out[0]);
+    chunk_add_forward(r.ctx, r.in[0], chunk, r.out[0]);
+  };
+  c.backward = [=](OpRun& r) { chunk_add_backward(r.ctx, r.dout[0], chunk, r.din[0]); };
+  c.formula = [=](const Lists& in) {
+    std::vector<double> x = stream(DType::f64).values();
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t t = 0; t < C * chunk; ++t)
+        for (int64_t i = 0; i < D; ++i) x[(b * T + t) * D + i] += in[0][(b * C + t / chunk) * D + i];
+    return Lists{x};
+  };
+  return c;
+}
+
+std::vector<OpCase> small_shifts() {
+  return {shift(1, 1, 1), shift(3, 1, 17), shift(1, 5, 3), shift(3, 7, 17)};
+}
+std::vector<OpCase> large_shifts() {
+  return {shift(8, 33, 256)};
+}
+// T a multiple of the chunk, not one, and shorter than one chunk.
+std::vector<OpCase> small_adds() {
+  return {add(1, 1, 1, 1), add(3, 8, 4, 3), add(2, 11, 4, 17), add(2, 3, 4, 5), add(1, 7, 7, 3)};
+}
+std::vector<OpCase> large_adds() {
+  return {add(2, 203, 8, 512)};
+}
+
+BG_PROVE_OP(ChunkShift, small_shifts(), large_shifts())
+BG_PROVE_OP(ChunkAdd, small_adds(), large_adds())
+
+TEST(ChunkMean, IsTheMeanOfWholeChunksOnly) {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    const int64_t B = 2, T = 11, K = 4, D = 3, C = 2;
+    const Owned x = Owned::normal(dtype, {B, T, D}, "x");
+    Owned m(dtype, {B, C, D});
+    m.fill(kPoison);
+    chunk_mean(context(dtype), x, K, m);
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t c = 0; c < C; ++c)
+        for (int64_t i = 0; i < D; ++i) {
+          double sum = 0;
+          for (int64_t t = c * K; t < (c + 1) * K; ++t) sum += x.at((b * T + t) * D + i);
+          EXPECT_NEAR(m.at((b * C + c) * D + i), sum / 4, tolerance::formula(dtype));
+        }
+  }
+}
+
+TEST(Chunk, RefusesAWrongNumberOfChunks) {
+  Owned x(DType::f32, {1, 8, 2}), m(DType::f32, {1, 3, 2});
+  EXPECT_THROW(chunk_mean(context(DType::f32), x, 4, m), InvalidArgument);
+  EXPECT_THROW(chunk_add_forward(context(DType::f32), m, 4, x), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace bg

@@ -1,0 +1,32 @@
+// How far a result may lie from what it should be. No other file of the tests names a tolerance for floating point.
+#pragma once
+
+#include "base/dtype.h"
+
+namespace bg::tolerance {
+
+/// Forward values against a plain formula in float64, as a share of the largest value.
+constexpr double formula(DType dtype) {
+  return dtype == DType::f64 ? 1e-12 : 4e-6;
+}
+
+/// A float64 gradient of one op against finite differences, as a share of 1 + the largest gradient.
+inline constexpr double kOpDifference = 2e-9;
+/// The same through a whole model, as a share of the tensor's largest gradient plus kModelFloor.
+inline constexpr double kModelDifference = 2e-6;
+inline constexpr double kModelFloor = 1e-5;
+
+/// Float32 against float64 bodies at realistic sizes: relative L2 norm of the difference, per tensor.
+inline constexpr double kOpFloat32 = 2e-6;
+inline constexpr double kModelFloat32 = 2e-4;
+
+/// Elementary functions in float32, relative (an ulp is 6e-8 to 1.2e-7).
+inline constexpr double kElementaryFloat32 = 3e-7;
+
+/// Sums over a batch taken in parts or at once, float64, relative.
+inline constexpr double kReordered = 1e-11;
+
+/// What should be exact but for the rounding of a handful of float64 operations.
+inline constexpr double kExact = 1e-14;
+
+}  // namespace bg::tolerance
