@@ -19,7 +19,14 @@ from bytegolf.ids import as_ids
 from bytegolf.model import Model
 
 Array = npt.NDArray[Any]
-_PROGRESS = {"step": int, "snapshots": int, "bytes": int, "elapsed_s": float, "first_step_s": float, "longest_step_s": float}
+_PROGRESS = {
+    "step": int,
+    "snapshots": int,
+    "bytes": int,
+    "elapsed_s": float,
+    "first_step_s": float,
+    "longest_step_s": float,
+}
 
 
 @dataclass(frozen=True)
