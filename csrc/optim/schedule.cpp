@@ -65,7 +65,7 @@ double StepTimes::longest_s() const {
 }
 
 double StepTimes::predicted_s() const {
-  return count_ == 0 ? 0 : 1.25 * longest_s() + 0.002;
+  return count_ == 0 ? 0 : 1.25 * longest_s() + 0.02;
 }
 
 }  // namespace bg

@@ -46,7 +46,7 @@ class StepTimes {
   void add(double step_s);
   /// The longest of the last 16 steps; 0 before the first.
   double longest_s() const;
-  /// 1.25 times that and 2 ms; 0 before the first.
+  /// 1.25 times that and 20 ms (for what else the machine does); 0 before the first.
   double predicted_s() const;
 
  private:

@@ -101,9 +101,9 @@ TEST(StepTimes, PredictsMoreThanTheLongestRecentStep) {
   EXPECT_EQ(times.predicted_s(), 0);
   times.add(2);
   times.add(1);
-  EXPECT_DOUBLE_EQ(times.predicted_s(), 2.502);
+  EXPECT_DOUBLE_EQ(times.predicted_s(), 2.52);
   for (int i = 0; i < 16; ++i) times.add(1);
-  EXPECT_DOUBLE_EQ(times.predicted_s(), 1.252);
+  EXPECT_DOUBLE_EQ(times.predicted_s(), 1.27);
 }
 
 }  // namespace
