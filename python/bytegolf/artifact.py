@@ -18,7 +18,7 @@ __all__ = ["load", "pack"]
 def pack(
     model: Any,
     path: str | os.PathLike[str],
-    scheme: str | None = None,
+    scheme: str = "int6_mixed",
     weights: Literal["ema", "swa", "raw"] | Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> int:
     """Quantises a model, writes its artifact, and returns the bytes written.
@@ -48,7 +48,7 @@ def pack(
         raise ValueError(f"weights lack {', '.join(missing)}")
     text = model.config.text(["model"])
     chosen = {name: params[name] for name in stored}
-    return pack_parameters(chosen, path, scheme or model.config.pack_scheme, text, threads=model.threads)
+    return pack_parameters(chosen, path, scheme, text, threads=model.threads)
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu", dtype: str = "float32", threads: int = 0) -> Model:
