@@ -140,18 +140,20 @@ HWY_NOINLINE void tile(int64_t depth, const T* HWY_RESTRICT a, const T* HWY_REST
     }
     return;
   }
-  const auto m0 = hn::FirstN(d, static_cast<size_t>(HWY_MIN(cols, L)));
-  const auto m1 = hn::FirstN(d, static_cast<size_t>(HWY_MAX(cols - L, int64_t{0})));
+  // At the right edge through a buffer: some instruction sets have no loads and stores that stop inside a vector.
+  HWY_ALIGN T edge[2 * L] = {};
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r) {
     T* row = c + r * ldc;
     V x = hn::Mul(alpha, lo[r]), y = hn::Mul(alpha, hi[r]);
     if (up.beta != T(0)) {
-      x = hn::MulAdd(beta, hn::MaskedLoad(m0, d, row), x);
-      if (cols > L) y = hn::MulAdd(beta, hn::MaskedLoad(m1, d, row + L), y);
+      for (int64_t j = 0; j < cols; ++j) edge[j] = row[j];
+      x = hn::MulAdd(beta, hn::Load(d, edge), x);
+      y = hn::MulAdd(beta, hn::Load(d, edge + L), y);
     }
-    hn::BlendedStore(x, m0, d, row);
-    if (cols > L) hn::BlendedStore(y, m1, d, row + L);
+    hn::Store(x, d, edge);
+    hn::Store(y, d, edge + L);
+    for (int64_t j = 0; j < cols; ++j) row[j] = edge[j];
   }
 }
 
