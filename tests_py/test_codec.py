@@ -7,12 +7,13 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import bytegolf
 import numpy as np
 import pytest
-from bytegolf import codec, inspect
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import bytegolf
+from bytegolf import codec, inspect
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

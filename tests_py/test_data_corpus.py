@@ -1,6 +1,7 @@
 """The embedded corpus is deterministic, large enough, and holds nothing of its held-out text in training."""
 
 import pytest
+
 from bytegolf.data import corpus
 
 

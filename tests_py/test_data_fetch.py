@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from bytegolf.data.fetch import FetchOptions, HuggingFaceHub, RemoteFile, fetch, select
 
 FOLDER = "datasets/datasets/fineweb10B_sp1024"

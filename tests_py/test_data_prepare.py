@@ -9,13 +9,14 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
 from bytegolf import FormatError
 from bytegolf.data import read_documents, write_shards
 from bytegolf.data.prepare import PrepareOptions, prepare, prepare_table
 from bytegolf.data.sources import documents_of, files_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rich.console import Console
 
 
 def run(sources, output, split="train", **options):

@@ -7,14 +7,15 @@ import struct
 import subprocess
 import sys
 
-import bytegolf
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bytegolf
 from bytegolf import _bytegolf as core
 from bytegolf.data import ShardWriter, read_documents, read_ids, read_text, write_shards
 from bytegolf.data.stats import compressor_bpb, data_stats, stats_table
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def test_bytes_of_a_shard_are_those_of_the_published_format(tmp_path):

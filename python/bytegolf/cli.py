@@ -7,34 +7,164 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from bytegolf import FormatError, NumericsError, __version__
-from bytegolf.console import UserError
+from bytegolf import FormatError, NumericsError, __version__, cli_data
+from bytegolf.console import Stopped, UserError
 
 app = App(
     name="bytegolf",
     version=__version__,
     help="Train, squeeze and score byte-level language models.",
-    help_epilogue="`bytegolf VERB --help` tells the options of a verb. With --traceback anywhere, errors show where they arose.",
+    help_epilogue="`bytegolf VERB --help` tells a verb's options. With --traceback anywhere, errors show where they arose.",
     help_format="markdown",
 )
+app.command(cli_data.app)
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON value instead of a table.")]
+Run = Annotated[Path | None, Parameter(name="--run", help="Folder of the run; by default a new one below runs/.")]
 
 
 @app.command
-def doctor(*, json: Json = False) -> None:
-    """Show what is live on this machine (CPU features, GEMM library and its speed, CUDA, zstd) and why something is not."""
-    from bytegolf import console
-    from bytegolf import doctor as examination
+def demo(*overrides: str, seconds: float = 120.0, seed: int = 0, run: Run = None) -> None:
+    """Do the main job on text that Python itself carries: train, pack, score, compare with zstd and xz.
 
-    found = examination.examine()
+    Parameters
+    ----------
+    overrides
+        Options to change, as name=value (see `bytegolf config demo`).
+    seconds
+        Length of training.
+    seed
+        Key of initial weights and data order.
+    """
+    from bytegolf.demo import run_demo
+    from bytegolf.options import split
+    from bytegolf.training import new_folder
+
+    run_demo(run or new_folder(Path("runs"), "demo"), seconds=seconds, seed=seed, overrides=split(overrides))
+
+
+@app.command
+def train(config: str | None = None, /, *overrides: str, run: Run = None, resume: bool = False) -> None:
+    """Train by a TOML file or preset, then pack, read back, score and report.
+
+    Ctrl-C writes a checkpoint and says how to go on; a second one leaves at once.
+
+    Parameters
+    ----------
+    config
+        TOML file, or a preset's name. With --resume the run's own config.toml.
+    overrides
+        Options to change, as name=value; train_data and val_data name the shards.
+    resume
+        Go on from the newest checkpoint of --run.
+    """
+    from bytegolf.training import train as go
+
+    go(config, overrides, run, resume)
+
+
+@app.command
+def eval(
+    artifact: Path,
+    data: str,
+    /,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    split: Literal["", "train", "val"] = "val",
+    json: Json = False,
+) -> None:
+    """Score an artifact on shards or on a file of text.
+
+    Parameters
+    ----------
+    artifact
+        Packed model, or a run folder.
+    data
+        Shard file (.bin), folder or glob; any other file is one document of text.
+    window
+        Ids that a window holds; by default the config's seq_len.
+    stride
+        Distance of windows; by default the config's eval_stride. Equal to window it gives whole chunks.
+    split
+        Which shards of a folder that holds both.
+    """
+    from bytegolf.cli_model import eval_command
+
+    eval_command(artifact, data, window, stride, split, json)
+
+
+@app.command
+def pack(
+    source: Path,
+    output: Path,
+    /,
+    *,
+    weights: Literal["ema", "raw", "swa"] = "ema",
+    scheme: Literal["int6_mixed", "int6_byte256"] | None = None,
+) -> None:
+    """Pack the newest checkpoint of a run into an artifact.
+
+    Parameters
+    ----------
+    source
+        Run folder, or its checkpoints.
+    output
+        File to write.
+    weights
+        Which weights: their average, the last ones, or the mean of snapshots.
+    scheme
+        Quantisation; by default the config's pack_scheme.
+    """
+    from bytegolf.packing import pack_command
+
+    pack_command(source, output, weights, scheme)
+
+
+@app.command
+def inspect(artifact: Path, /, *, tensors: Annotated[bool, Parameter(negative="")] = False, json: Json = False) -> None:
+    """Show an artifact's tensors, bits per weight, and where its bytes go.
+
+    Parameters
+    ----------
+    artifact
+        Packed model.
+    tensors
+        One row per tensor, not per group.
+    """
+    from bytegolf import console
+    from bytegolf import inspect as inspection
+
+    found = inspection.inspect_artifact(artifact)
     if json:
         console.print_json(found)
     else:
-        examination.show(found)
+        inspection.print_report(found, console.stdout(), every_tensor=tensors)
+
+
+@app.command
+def generate(artifact: Path, prompt: str = "", /, *, n: int = 400, temperature: float = 1.0, seed: int = 0) -> None:
+    """Sample bytes that follow a prompt.
+
+    Parameters
+    ----------
+    artifact
+        Packed model, or a run folder.
+    prompt
+        Text that the sample goes on from.
+    n
+        Bytes to sample.
+    temperature
+        Below 1 safer, above 1 wilder; 0 always takes the likeliest byte.
+    seed
+        Key of the draw: the same seed gives the same bytes.
+    """
+    from bytegolf.cli_model import generate_command
+
+    generate_command(artifact, prompt, n, temperature, seed)
 
 
 @app.command
@@ -52,7 +182,75 @@ def config(preset: str = "byte260-jepa", /, *overrides: str, docs: bool = True) 
     """
     from bytegolf.options import resolve
 
-    sys.stdout.write(resolve(preset, list(overrides)).text(docs=docs))
+    sys.stdout.write(resolve(preset, overrides).text(docs=docs))
+
+
+@app.command
+def parity(
+    *files: Path,
+    dtype: Literal["float64", "float32"] = "float64",
+    device: str = "cpu",
+    json: Json = False,
+) -> int:
+    """Recompute what fixtures of the published programs hold, and show the worst errors. Status 1 on any miss.
+
+    Parameters
+    ----------
+    files
+        Fixtures (.npz) of any kind.
+    dtype
+        Arithmetic to compare in.
+    device
+        Where to compute.
+    """
+    from bytegolf.parity import main_report
+
+    if not files:
+        raise UserError("name at least one fixture (.npz)")
+    return main_report([str(f) for f in files], dtype, device, json)
+
+
+@app.command
+def bench(
+    *ops: str,
+    device: str = "cpu",
+    budget_s: float = 1.0,
+    threads: int = 0,
+    library: Literal["builtin", "onednn", "openblas"] = "builtin",
+    json: Json = False,
+) -> int:
+    """Measure every op and a training step against this machine's own rates, each checked first. Status 1 when one is wrong.
+
+    Parameters
+    ----------
+    ops
+        What to measure; by default everything.
+    device
+        Where.
+    budget_s
+        Seconds of timed calls for each.
+    threads
+        0 means one per core.
+    library
+        Who multiplies matrices.
+    """
+    from bytegolf.bench import run_bench
+
+    found = run_bench(device, json, ops or None, budget_s=budget_s, threads=threads, library=library)
+    return 0 if all(row["ok"] for row in found["rows"]) else 1
+
+
+@app.command
+def doctor(*, json: Json = False) -> None:
+    """Show what is live on this machine (CPU features, GEMM and its speed, CUDA, zstd) and why something is not."""
+    from bytegolf import console
+    from bytegolf import doctor as examination
+
+    found = examination.examine()
+    if json:
+        console.print_json(found)
+    else:
+        examination.show(found)
 
 
 @app.command
@@ -88,11 +286,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         status = _run(tokens or ["--help"])
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        status = 130
+        status = _refuse("interrupted", 130)
     except BrokenPipeError:
         sys.stderr.close()
         status = 141
+    except Stopped as stop:
+        status = _refuse(str(stop), stop.status)
     except NumericsError as error:
         if traceback:
             raise
@@ -113,6 +312,3 @@ def _run(tokens: list[str]) -> int:
 def _refuse(message: str, status: int) -> int:
     sys.stderr.write("bytegolf: " + " ".join(message.split()) + "\n")
     return status
-
-
-__all__ = ["Path", "app", "main"]

@@ -7,6 +7,8 @@ from typing import Any
 
 from bytegolf import _bytegolf, console, fingerprint
 
+GEMM_BUDGET_S = 0.2  # seconds of measuring, per library
+
 # Optional packages: module, name on the index, extra of bytegolf, what for.
 OPTIONAL = (
     ("matplotlib", "matplotlib", "plots", "curves.png of a run"),
@@ -32,6 +34,7 @@ def examine() -> dict[str, Any]:
             "cores": fingerprint.cores(),
         },
         "memory": {"total_bytes": total, "available_bytes": available},
+        "gemm": gemm_libraries(),
         "zstd": {"live": True, "version": _bytegolf.zstd_version()},
         "cuda": {"live": False, "why": "this build of the core has no CUDA kernels"},
         "nccl": {"live": False, "why": "needs CUDA"},
@@ -47,6 +50,16 @@ def examine() -> dict[str, Any]:
     }
 
 
+def gemm_libraries() -> list[dict[str, Any]]:
+    """Each library that can multiply matrices: whether it is live, its measured speed, and what is known of it."""
+    found = []
+    for row in _bytegolf.gemm_libraries():
+        live = bool(row["available"])
+        rate = _bytegolf.machine_rates(GEMM_BUDGET_S, 0, row["name"])["gemm_flops"] / 1e9 if live else None
+        found.append({"name": row["name"], "live": live, "gflops": rate, "detail": row["detail"]})
+    return found
+
+
 def show(found: dict[str, Any]) -> None:
     """Prints the findings of `examine` as a table."""
     rows = console.table("part", "state", "details")
@@ -55,9 +68,9 @@ def show(found: dict[str, Any]) -> None:
     rows.add_row("bytegolf", yes, f"{about['version']}, commit {about['commit'] or 'unknown'}")
     rows.add_row("cpu", yes, f"{cpu['model']}; {cpu['cores']} cores; {' '.join(cpu['features'])}")
     rows.add_row("kernels", yes, f"Highway target {cpu['target']}")
-    if "gemm" in found:
-        gemm = found["gemm"]
-        rows.add_row("gemm", yes, f"{gemm['library']}; {gemm['gflops']:.0f} GFLOP/s in float32 ({gemm['shape']})")
+    for gemm in found["gemm"]:
+        speed = f"{gemm['gflops']:.0f} GFLOP/s in float32 (2048x512x512); " if gemm["live"] else ""
+        rows.add_row(f"gemm: {gemm['name']}", yes if gemm["live"] else no, speed + gemm["detail"])
     free, total = console.size(memory["available_bytes"]), console.size(memory["total_bytes"])
     rows.add_row("memory", yes, f"{free} free of {total}")
     rows.add_row("zstd", yes, f"{found['zstd']['version']}")

@@ -57,6 +57,11 @@ class Progress:
         else:
             self._print(f"{self._what}: {words}")
 
+    def share(self, done: int, total: int) -> None:
+        """Shows how far a scoring is, on a terminal."""
+        if self._live is not None:
+            self._live.update(self._task, completed=done / max(total, 1), facts=f"scored {done:,} of {total:,} ids")
+
     def say(self, text: str) -> None:
         """One line that stays."""
         self._print(text)

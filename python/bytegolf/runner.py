@@ -1,0 +1,282 @@
+"""A whole run: train, choose weights, pack, read back, score, report. What `bytegolf train` and `demo` do.
+
+The run folder holds config.toml, log.jsonl, checkpoints/, artifact.bg, curves.png, submission.json and README.md.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bytegolf import __version__, fingerprint, log
+from bytegolf._bytegolf import ShardSet
+from bytegolf.artifact import load, pack
+from bytegolf.config import Config
+from bytegolf.console import Stopped, UserError
+from bytegolf.scoring import evaluate
+from bytegolf.interrupt import Interrupts
+from bytegolf.model import Model
+from bytegolf.progress import Progress
+from bytegolf.trainer import StepResult, Trainer
+
+CHECKPOINTS = "checkpoints"
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One scoring of held-out ids. `floored_bpb` covers whole windows only, as published figures do (None: no whole one)."""
+
+    window: int
+    stride: int
+    bpb: float
+    nats: float
+    bytes: int
+    targets: int
+    seconds: float
+    floored_bpb: float | None = None
+
+
+@dataclass
+class Report:
+    """What a finished run came to. Sizes in bytes, times in seconds.
+
+    `raw` and `unquantised` score the last weights and the chosen ones in memory, in whole chunks; `whole` and `sliding` the
+    artifact read back from disk.
+    """
+
+    folder: str
+    parameters: int
+    steps: int
+    train_bytes: int
+    train_seconds: float
+    weights: str
+    raw: Score
+    unquantised: Score
+    artifact_bytes: int
+    pack_seconds: float
+    load_seconds: float
+    whole: Score
+    sliding: Score
+
+
+def run(config: Config, folder: Path, *, resume: bool = False, what: str = "train") -> Report:
+    """Trains by `config` into `folder`, packs and scores.
+
+    With `resume` the folder's newest checkpoint is the start. Raises UserError for a folder in use or for missing data,
+    Stopped after Ctrl-C, NumericsError naming the tensor when a loss or gradient is not finite; what core or disk
+    refuse goes through.
+    """
+    for name in ("train_data", "val_data"):
+        if not config.get(name).strip('"'):
+            raise UserError(f"option {name} is empty: name a shard folder, file or glob (see `bytegolf data --help`)")
+    held_out = read_stream(config.val_data, config.family)
+    if not resume and (folder / log.NAME).exists():
+        raise UserError(f"{folder} holds a run already; go on with --resume, or choose another folder with --run")
+    trainer = Trainer(config, ShardSet(config.train_data, config.family, "train"), seed=config.seed)
+    if resume:
+        trainer.resume(folder / CHECKPOINTS)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        config.to_toml(folder / "config.toml")
+    journal = log.RunLog(folder / log.NAME)
+    try:
+        with Progress(what) as progress:
+            going = _Run(config, folder, trainer, held_out, journal, progress)
+            going.start()
+            going.train()
+            return going.finish()
+    except Stopped as stop:
+        journal.write("end", reason="interrupted", step=trainer.steps_done, status=stop.status)
+        raise
+    except Exception as error:
+        journal.write("end", reason=f"{type(error).__name__}: {error}", step=trainer.steps_done)
+        raise
+    finally:
+        journal.close()
+
+
+def read_stream(where: str, family: str) -> Ids:
+    """All ids of the held-out shards as one array; FormatError or ValueError names path and offset."""
+    shards = ShardSet(where, family, "val")
+    if len(shards) < 2:
+        raise UserError(f"{where} holds {len(shards)} ids; scoring needs at least 2")
+    return shards.read(0, len(shards))
+
+
+def score(
+    model: Model, ids: Ids, window: int, stride: int, progress: Callable[[int, int], None] | None = None
+) -> Score:
+    """Scores one stream of ids; the first is context only. `progress(targets done, targets)` is called now and then."""
+    started = time.perf_counter()
+    got = evaluate(model, ids, window, stride, progress)
+    seconds = time.perf_counter() - started
+    floored = None
+    whole = (len(ids) - 1) // window * window
+    if stride == window and whole:
+        bytes_in = int(np.count_nonzero(ids[1 : whole + 1] >= model.config.byte_offset))
+        floored = float(np.sum(got.nll[:whole], dtype=np.float64)) / (math.log(2) * bytes_in) if bytes_in else None
+    return Score(window, stride, got.bpb, got.nats, got.bytes, got.targets, seconds, floored)
+
+
+def parameter_count(model: Model) -> int:
+    """Elements of all parameters."""
+    return sum(int(array.size) for array in model.parameters().values())
+
+
+@dataclass
+class _Run:
+    """One run under way: what its stages share."""
+
+    config: Config
+    folder: Path
+    trainer: Trainer
+    held_out: Ids
+    journal: log.RunLog
+    progress: Progress
+
+    def start(self) -> None:
+        """The log's first line."""
+        step = self.trainer.steps_done
+        facts = {"version": __version__, "commit": fingerprint.commit(), "machine": fingerprint.machine()}
+        parameters = parameter_count(self.trainer.model)
+        seed, options = self.config.seed, self.config.to_dict()
+        self.journal.write("start", step=step, **facts, seed=seed, parameters=parameters, config=options)
+        if step:
+            self.progress.say(f"goes on after step {step}")
+
+    def train(self) -> None:
+        """Steps until the run is over or a signal comes; ends with a checkpoint either way."""
+        config, trainer = self.config, self.trainer
+        message = "interrupted: writing a checkpoint after this step; press Ctrl-C again to leave at once"
+        with Interrupts(message) as interrupts:
+            saved = -1
+            while not trainer.done and not interrupts.asked:
+                result = trainer.step()
+                step = result.step + 1
+                facts = self._facts(result)
+                if step % config.log_every == 0 or step == 1 or trainer.done:
+                    self.journal.write("step", **facts)
+                self.progress.update(facts, self._share_done())
+                if config.val_every and step % config.val_every == 0 and not trainer.done:
+                    self._score_meanwhile(step)
+                if config.checkpoint_every and step % config.checkpoint_every == 0:
+                    saved = self._checkpoint()
+            if saved != trainer.steps_done:
+                self._checkpoint()
+            if interrupts.asked and not trainer.done:
+                step, line = trainer.steps_done, f"bytegolf train --resume --run {shlex.quote(str(self.folder))}"
+                raise Stopped(interrupts.status, f"stopped after step {step}; go on with: {line}")
+
+    def finish(self) -> Report:
+        """Chooses weights, packs them, reads them back and scores: whole chunks, then sliding windows."""
+        config, window, steps = self.config, self.config.seq_len, self.trainer.steps_done
+        self.progress.say(f"trained {steps:,} steps; scoring the weights in memory")
+        raw = self._score(self.trainer.model, window, "raw", "memory")
+        name, weights, unquantised = self._choose(raw)
+        artifact = self.folder / "artifact.bg"
+        self.progress.say(f"packing the {name} weights")
+        started = time.perf_counter()
+        pack(self.trainer.model, artifact, scheme=config.pack_scheme, weights=weights)
+        packed = time.perf_counter()
+        model = load(artifact)
+        loaded = time.perf_counter()
+        self.progress.say(f"scoring {len(self.held_out) - 1:,} held-out ids from the artifact")
+        whole = self._score(model, window, name, "artifact")
+        sliding = whole
+        if config.eval_stride != window:
+            sliding = self._score(model, config.eval_stride, name, "artifact")
+        report = Report(
+            folder=str(self.folder),
+            parameters=parameter_count(self.trainer.model),
+            steps=steps,
+            train_bytes=self.trainer.bytes,
+            train_seconds=self.trainer.seconds,
+            weights=name,
+            raw=raw,
+            unquantised=unquantised,
+            artifact_bytes=artifact.stat().st_size,
+            pack_seconds=packed - started,
+            load_seconds=loaded - packed,
+            whole=whole,
+            sliding=sliding,
+        )
+        self.journal.write("end", reason="done", step=steps, **asdict(report))
+        return report
+
+    def _facts(self, result: StepResult) -> dict[str, Any]:
+        """The `step` line of the log: losses in nats, BPB of the batch, speed, and the time left."""
+        losses = result.losses
+        return {
+            "step": result.step + 1,
+            "ce": losses.ce,
+            "jepa_pred": losses.jepa_pred,
+            "jepa_sigreg": losses.jepa_sigreg,
+            "latent": losses.latent,
+            "total": losses.total,
+            "bpb": losses.ce * result.ids / (math.log(2) * max(result.bytes, 1)),
+            "grad_norm": result.grad_norm,
+            "lr_factor": result.lr_factor,
+            "bytes": self.trainer.bytes,
+            "bytes_per_s": result.bytes / max(result.seconds, 1e-9),
+            "elapsed_s": result.elapsed_s,
+            "left_s": self._seconds_left(),
+        }
+
+    def _share_done(self) -> float:
+        """How much of the run is behind us, 0 to 1, by steps or by the clock, whichever ends first."""
+        budget = self.config.train_budget_s
+        by_clock = self.trainer.seconds / budget if budget else 0.0
+        return 1.0 if self.trainer.done else min(max(self.trainer.steps_done / self.config.iterations, by_clock), 1.0)
+
+    def _seconds_left(self) -> float:
+        done, elapsed, budget = self.trainer.steps_done, self.trainer.seconds, self.config.train_budget_s
+        by_steps = elapsed / max(done, 1) * (self.config.iterations - done)
+        return max(0.0, min(by_steps, budget - elapsed if budget else math.inf))
+
+    def _score_meanwhile(self, step: int) -> None:
+        """Scores the raw weights on the first val_ids held-out ids, with the run's clock stopped."""
+        self.trainer.pause()
+        count = self.config.val_ids + 1 if self.config.val_ids else len(self.held_out)
+        got = score(self.trainer.model, self.held_out[:count], self.config.seq_len, self.config.seq_len)
+        self._log_score(got, "raw", "memory")
+        self.progress.say(f"step {step}: held-out {got.bpb:.4f} bpb over {got.bytes:,} bytes")
+
+    def _score(self, model: Model, stride: int, weights: str, source: str) -> Score:
+        got = score(model, self.held_out, self.config.seq_len, stride, self.progress.share)
+        self._log_score(got, weights, source)
+        return got
+
+    def _log_score(self, got: Score, weights: str, source: str) -> None:
+        self.journal.write("val", step=self.trainer.steps_done, weights=weights, **{"from": source}, **asdict(got))
+
+    def _checkpoint(self) -> int:
+        """Writes one with the run's clock stopped; returns its step."""
+        self.trainer.pause()
+        step, started = self.trainer.steps_done, time.perf_counter()
+        self.trainer.checkpoint(self.folder / CHECKPOINTS)
+        self.journal.write("checkpoint", step=step, path=CHECKPOINTS, seconds=time.perf_counter() - started)
+        return step
+
+    def _choose(self, raw: Score) -> tuple[str, dict[str, NDArray[Any]], Score]:
+        """Which weights become the artifact, by the option pack_weights, and their score before quantisation."""
+        sets = {"raw": self.trainer.model.parameters()}
+        sets |= {name: weights for name, weights in (("ema", self.trainer.ema), ("swa", self.trainer.swa)) if weights}
+        wanted = self.config.pack_weights
+        if wanted != "best" and wanted not in sets:
+            raise UserError(f"option pack_weights = {wanted}, but this run only has {', '.join(sets)} weights")
+        scores, scratch = {"raw": raw}, Model(self.config)
+        for name, weights in sets.items():
+            if name != "raw" and wanted in (name, "best"):
+                scratch.load_parameters(weights)
+                scores[name] = self._score(scratch, self.config.seq_len, name, "memory")
+        chosen = min(scores, key=lambda name: scores[name].bpb) if wanted == "best" else wanted
+        return chosen, sets[chosen], scores[chosen]

@@ -1,0 +1,60 @@
+"""`bytegolf train`: from words on the command line to a run folder and a report."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bytegolf import report, runner
+from bytegolf.config import Config
+from bytegolf.console import UserError
+from bytegolf.options import resolve, split
+
+
+def train(source: str | None, overrides: Sequence[str], folder: Path | None, resume: bool) -> runner.Report:
+    """Starts or resumes a run, writes its report files and prints the result.
+
+    UserError for words that do not fit together; what `runner.run` raises goes through.
+    """
+    if source is not None and "=" in source and not Path(source).exists():
+        overrides, source = [source, *overrides], None
+    if resume:
+        if folder is None:
+            raise UserError("--resume needs --run: the folder of the run to go on with")
+        if not (folder / "config.toml").is_file():
+            raise UserError(f"{folder} holds no config.toml: it is no run to resume")
+        config = (
+            resolve(source, overrides)
+            if source
+            else Config.from_toml(folder / "config.toml").replace(**split(overrides))
+        )
+    else:
+        if source is None:
+            raise UserError("name a TOML file or a preset to train by (`bytegolf config` prints one)")
+        config = resolve(source, overrides)
+        folder = folder or new_folder(Path("runs"), Path(source).stem)
+    words = ["bytegolf", "train", *([source] if source else []), *overrides]
+    words += ["--resume", "--run", str(folder)] if resume else []
+    got = runner.run(config, folder, resume=resume)
+    name = folder.name
+    files = report.write_files(
+        got,
+        name=name,
+        blurb=f"{config.family}, {config.num_layers} layers of width {config.model_dim}, T = {config.seq_len}.",
+        seed=config.seed,
+        command=shlex.join(words),
+    )
+    report.show(got, files)
+    return got
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """A path under `parent` that does not exist yet: NAME-date-time, with a number where two runs start in one second."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path, number = parent / f"{name}-{stamp}", 1
+    while path.exists():
+        number += 1
+        path = parent / f"{name}-{stamp}-{number}"
+    return path

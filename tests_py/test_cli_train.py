@@ -1,0 +1,195 @@
+"""`bytegolf train` end to end on a tiny model: what the run folder holds, that its score is the artifact's, and Ctrl-C."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from bytegolf.cli import main
+from bytegolf.config import Config
+from bytegolf.data.shards import write_shards
+from bytegolf.log import read_log
+
+TINY = """
+num_layers = 2
+model_dim = 16
+num_heads = 2
+num_kv_heads = 1
+rope_dims = 4
+xsa_last_n = 1
+bigram_vocab_size = 64
+bigram_dim = 4
+bigram_init = "normal"
+jepa_latent_dim = 8
+jepa_proj_hidden = 8
+seq_len = 32
+iterations = 20
+train_batch_ids = 256
+micro_batch_ids = 128
+warmdown_iters = 5
+muon_momentum_warmup_steps = 5
+ema_decay = 0.9
+log_every = 1
+val_every = 8
+val_ids = 200
+eval_stride = 8
+"""
+WORDS = b"the byte of the bit is a word in the text that a model reads and a model writes with few bits".split()
+
+
+def text(seed, words):
+    return b" ".join(np.random.default_rng(seed).choice(WORDS, words))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with shards, tiny.toml, and a finished run in `run`."""
+    root = tmp_path_factory.mktemp("train place")  # with a space
+    write_shards([text(i, 400) for i in range(8)], root / "data", prefix="train")
+    write_shards([text(100 + i, 60) for i in range(3)], root / "data", prefix="val")
+    lines = [f'{name}_data = "{root / "data"}"' for name in ("train", "val")]
+    (root / "tiny.toml").write_text("\n".join([TINY, *lines]))
+    status = bytegolf("train", root / "tiny.toml", "seed=7", "--run", root / "run")
+    assert status == 0
+    return root
+
+
+def bytegolf(*arguments):
+    """Exit status of one command in this process."""
+    with pytest.raises(SystemExit) as left:
+        main([str(a) for a in arguments])
+    return left.value.code
+
+
+def test_the_run_folder_holds_everything(place):
+    names = {p.name for p in (place / "run").iterdir()}
+    assert {"config.toml", "log.jsonl", "checkpoints", "artifact.bg", "submission.json", "README.md"} <= names
+    config = Config.from_toml(place / "run" / "config.toml")
+    assert (config.seed, config.iterations, config.model_dim) == (7, 20, 16)
+
+
+def test_the_log_has_one_line_for_each_step_and_score(place):
+    lines = read_log(place / "run" / "log.jsonl")
+    start = lines[0]
+    assert start["kind"] == "start"
+    assert start["config"]["model_dim"] == 16
+    assert start["seed"] == 7
+    assert start["machine"]["cores"] >= 1
+    steps = [line for line in lines if line["kind"] == "step"]
+    assert [line["step"] for line in steps] == list(range(1, 21))
+    for line in steps:
+        assert np.isfinite(
+            [line[k] for k in ("total", "ce", "bpb", "grad_norm", "lr_factor", "bytes_per_s", "left_s")]
+        ).all()
+    assert steps[-1]["bytes"] > steps[0]["bytes"] > 0
+    assert steps[-1]["ce"] < steps[0]["ce"]
+    scores = [(line["step"], line["weights"], line["from"], line["stride"]) for line in lines if line["kind"] == "val"]
+    during = [(8, "raw", "memory", 32), (16, "raw", "memory", 32)]
+    assert scores == [
+        *during,
+        (20, "raw", "memory", 32),
+        (20, "ema", "memory", 32),
+        (20, "ema", "artifact", 32),
+        (20, "ema", "artifact", 8),
+    ]
+    assert lines[-1]["kind"] == "end"
+    assert lines[-1]["reason"] == "done"
+
+
+def test_the_score_of_record_is_the_artifacts(place, capsys):
+    capsys.readouterr()
+    assert bytegolf("eval", place / "run", place / "data", "--json") == 0
+    scored = json.loads(capsys.readouterr().out)
+    submitted = json.loads((place / "run" / "submission.json").read_text())
+    assert scored["bpb"] == submitted["val_bpb"]
+    assert scored["targets"] + 1 == sum(len(text(100 + i, 60)) + 1 for i in range(3))
+    assert submitted["artifact_bytes"] == (place / "run" / "artifact.bg").stat().st_size
+    assert submitted["bytes_total"] == submitted["artifact_bytes"] + submitted["bytes_code"]
+    assert submitted["seed_results"] == {"7": scored["bpb"]}
+
+
+def test_a_text_file_is_scored_as_one_document(place, tmp_path, capsys):
+    (tmp_path / "held out.txt").write_bytes(text(5, 50))
+    capsys.readouterr()
+    assert bytegolf("eval", place / "run" / "artifact.bg", tmp_path / "held out.txt", "--stride", "32", "--json") == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["bytes"] == scored["targets"] == len(text(5, 50))
+    assert scored["floored_bpb"] is not None
+
+
+def test_generate_repeats_itself_for_a_seed(place, capfdbinary):
+    outputs = []
+    for seed in (1, 1, 2):
+        capfdbinary.readouterr()
+        assert bytegolf("generate", place / "run", "the ", "--n", "40", "--seed", str(seed)) == 0
+        outputs.append(capfdbinary.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+    assert outputs[0].startswith(b"the ")
+    assert len(outputs[0]) == 4 + 40 + 1
+
+
+def test_inspect_accounts_for_every_byte(place, capsys):
+    capsys.readouterr()
+    assert bytegolf("inspect", place / "run" / "artifact.bg", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["file_bytes"] == (place / "run" / "artifact.bg").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train"], "preset"),
+        (["train", "nothing.toml"], "nothing.toml"),
+        (["train", "{root}/tiny.toml", "num_layer=3"], "num_layers"),
+        (["train", "{root}/tiny.toml", "val_data=", "--run", "{tmp}/r"], "val_data"),
+        (["train", "{root}/tiny.toml", "train_data={tmp}/none", "--run", "{tmp}/r"], "none"),
+        (["train", "{root}/tiny.toml", "family=byte256", "jepa_chunk_size=0", "--run", "{tmp}/r"], "byte256"),
+        (["train", "{root}/tiny.toml", "--run", "{root}/run"], "--resume"),
+        (["train", "--resume"], "--run"),
+        (["train", "--resume", "--run", "{tmp}"], "config.toml"),
+        (["eval", "{tmp}/none.bg", "{root}/data"], "none.bg"),
+        (["eval", "{root}/tiny.toml", "{root}/data"], "tiny.toml"),
+        (["eval", "{root}/run", "{tmp}/empty.txt"], "nothing to score"),
+        (["eval", "{root}/run", "{root}/data", "--window", "8", "--stride", "9"], "stride"),
+        (["inspect", "{root}/tiny.toml"], "tiny.toml"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(place, tmp_path, capsys, arguments, words):
+    (tmp_path / "empty.txt").write_bytes(b"")
+    capsys.readouterr()
+    assert bytegolf(*[a.format(root=place, tmp=tmp_path) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+    assert not captured.out
+    assert not (tmp_path / "r").exists()
+
+
+def test_ctrl_c_writes_a_checkpoint_and_resume_finishes_the_run(place):
+    folder = place / "stopped"
+    command = [sys.executable, "-m", "bytegolf", "train", str(place / "tiny.toml"), "iterations=1500", "val_every=0"]
+    with subprocess.Popen(
+        [*command, "--run", str(folder)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        limit = time.monotonic() + 60
+        while time.monotonic() < limit:
+            time.sleep(0.05)
+            if (folder / "log.jsonl").exists() and '"step": 10,' in (folder / "log.jsonl").read_text():
+                break
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "--resume --run" in err
+    stopped = read_log(folder / "log.jsonl")
+    at = [line["step"] for line in stopped if line["kind"] == "checkpoint"][-1]
+    assert 10 <= at < 1500
+    assert not (folder / "artifact.bg").exists()
+    assert bytegolf("train", "--resume", "--run", folder) == 0
+    lines = read_log(folder / "log.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(1, 1501))
+    assert [line["step"] for line in lines if line["kind"] == "start"] == [0, at]
+    assert (folder / "artifact.bg").exists()
