@@ -18,6 +18,9 @@ def main() -> None:
     # The module checks integers and floats itself; callers read simple types.
     text = text.replace("typing.SupportsInt | typing.SupportsIndex", "int")
     text = text.replace("typing.SupportsFloat | typing.SupportsIndex", "float")
+    # Arrays come in as arrays: the package converts what is like one.
+    text = text.replace("numpy.typing.ArrayLike", "numpy.typing.NDArray[typing.Any]")
+    text = re.sub(r"collections\.abc\.Callable(?!\[)", "collections.abc.Callable[..., typing.Any]", text)
     # Containers whose element types pybind11 does not know; only where a type stands, not in docstrings.
     whole = {"list": "list[typing.Any]", "tuple": "tuple[typing.Any, ...]", "dict": "dict[str, typing.Any]"}
     text = re.sub(r"(?<=-> )(list|tuple|dict)(?=:\n)|(?<=: )(list|tuple|dict)(?=[,)]| = )", lambda m: whole[m[0]], text)

@@ -78,11 +78,8 @@ def arguments(text):
 def members(kind):
     """Own public names of a bound class; a constructor only where it can be called."""
     names = public(vars(kind))
-    if (
-        "__init__" in names
-        and "*args, **kwargs" in (kind.__init__.__doc__ or "")
-        and "Overloaded" not in kind.__init__.__doc__
-    ):
+    # A class that Python cannot make has an __init__ that only throws, without a signature.
+    if "__init__" in names and not signatures(kind.__init__):
         names.discard("__init__")
     return names - ({"__eq__"} if kind.__eq__ is object.__eq__ else set())
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from bytegolf.artifact import load, pack
     from bytegolf.codec import dequantise, pack_tensors, quantise, unpack_tensors
     from bytegolf.config import Config
-    from bytegolf.scoring import Score, evaluate
     from bytegolf.model import Losses, Model
+    from bytegolf.scoring import Score, evaluate
     from bytegolf.trainer import Trainer
 
 __all__ = [

@@ -484,20 +484,20 @@ class Model:
         n: int,
         temperature: float = 1.0,
         seed: int = 0,
-        emit: collections.abc.Callable | None = None,
+        emit: collections.abc.Callable[..., typing.Any] | None = None,
     ) -> bytes: ...
     def gradients(self) -> dict[str, typing.Any]: ...
     def load_parameters(self, params: dict[str, typing.Any]) -> None: ...
-    def logits(self, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32]) -> numpy.ndarray: ...
+    def logits(self, ids: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32]) -> numpy.ndarray: ...
     def loss(
         self,
-        ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
-        targets: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        ids: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32],
+        targets: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32],
         jepa_lambda: float = 0.0,
-        sigreg_directions: typing.Annotated[numpy.typing.ArrayLike, numpy.float64] | None = None,
+        sigreg_directions: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.float64] | None = None,
     ) -> Losses: ...
     def nll(
-        self, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32]
+        self, ids: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32]
     ) -> numpy.typing.NDArray[numpy.float64]: ...
     def parameters(self) -> dict[str, typing.Any]: ...
     def print_plan(self) -> str: ...
@@ -522,7 +522,11 @@ class Evaluation:
     Scores a stream of ids a few windows at a time; see bytegolf.evaluate.
     """
     def __init__(
-        self, model: Model, stream: typing.Annotated[numpy.typing.ArrayLike, numpy.int32], window: int, stride: int
+        self,
+        model: Model,
+        stream: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32],
+        window: int,
+        stride: int,
     ) -> None: ...
     def advance(self) -> bool: ...
     @property
@@ -628,8 +632,8 @@ class Trainer:
         """
     def step_on(
         self,
-        ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
-        targets: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        ids: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32],
+        targets: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32],
         micro_batches: int = 1,
         sigreg_directions: typing.Any = None,
     ) -> dict[str, typing.Any]:
@@ -668,7 +672,7 @@ def cpu_target() -> str:
     """
 
 def dequantise_tensor(
-    q: typing.Annotated[numpy.typing.ArrayLike, numpy.int8], scale: numpy.ndarray, threads: int = 0
+    q: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int8], scale: numpy.ndarray, threads: int = 0
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
     float32 array q * scale, row by row.
@@ -700,7 +704,7 @@ def option_table() -> list[typing.Any]:
 
 def quantise_tensor(
     name: str,
-    weights: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    weights: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.float32],
     is_matrix: bool,
     scheme: str,
     threads: int = 0,
@@ -739,7 +743,7 @@ def vocab(family: str) -> dict[str, typing.Any]:
 def write_artifact(
     path: str,
     tensors: collections.abc.Sequence[
-        tuple[str, str, collections.abc.Sequence[int], typing.Annotated[numpy.typing.ArrayLike, numpy.uint8]]
+        tuple[str, str, collections.abc.Sequence[int], typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.uint8]]
     ],
     config: str,
     threads: int = 0,

@@ -211,36 +211,6 @@ def parity(
 
 
 @app.command
-def bench(
-    *ops: str,
-    device: str = "cpu",
-    budget_s: float = 1.0,
-    threads: int = 0,
-    library: Literal["builtin", "onednn", "openblas"] = "builtin",
-    json: Json = False,
-) -> int:
-    """Measure every op and a training step against this machine's own rates, each checked first. Status 1 when one is wrong.
-
-    Parameters
-    ----------
-    ops
-        What to measure; by default everything.
-    device
-        Where.
-    budget_s
-        Seconds of timed calls for each.
-    threads
-        0 means one per core.
-    library
-        Who multiplies matrices.
-    """
-    from bytegolf.bench import run_bench
-
-    found = run_bench(device, json, ops or None, budget_s=budget_s, threads=threads, library=library)
-    return 0 if all(row["ok"] for row in found["rows"]) else 1
-
-
-@app.command
 def doctor(*, json: Json = False) -> None:
     """Show what is live on this machine (CPU features, GEMM and its speed, CUDA, zstd) and why something is not."""
     from bytegolf import console
@@ -255,7 +225,12 @@ def doctor(*, json: Json = False) -> None:
 
 @app.command
 def bench(
-    *ops: str, device: str = "cpu", threads: int = 0, library: str = "builtin", budget_s: float = 1.0, json: Json = False
+    *ops: str,
+    device: str = "cpu",
+    threads: int = 0,
+    library: str = "builtin",
+    budget_s: float = 1.0,
+    json: Json = False,
 ) -> int:
     """Time each op and a whole training step, beside what the machine's arithmetic and memory allow.
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from bytegolf import _bytegolf
 from bytegolf._bytegolf import Losses
 from bytegolf.config import Config
-from bytegolf.scoring import evaluate
 from bytegolf.ids import as_ids, document_ids
+from bytegolf.scoring import evaluate
 
 __all__ = ["Losses", "Model"]
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from bytegolf import _bytegolf
 from bytegolf.codec import dequantise, quantise
 from bytegolf.config import Config
-from bytegolf.scoring import evaluate
 from bytegolf.model import Model
+from bytegolf.scoring import evaluate
 
 __all__ = ["Check", "check_fixture", "main_report"]
 

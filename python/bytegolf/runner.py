@@ -21,10 +21,10 @@ from bytegolf._bytegolf import ShardSet
 from bytegolf.artifact import load, pack
 from bytegolf.config import Config
 from bytegolf.console import Stopped, UserError
-from bytegolf.scoring import evaluate
 from bytegolf.interrupt import Interrupts
 from bytegolf.model import Model
 from bytegolf.progress import Progress
+from bytegolf.scoring import evaluate
 from bytegolf.trainer import StepResult, Trainer
 
 CHECKPOINTS = "checkpoints"
