@@ -12,9 +12,9 @@ constexpr double formula(DType dtype) {
 
 /// A float64 gradient of one op against finite differences, as a share of 1 + the largest gradient.
 inline constexpr double kOpDifference = 2e-9;
-/// The same through a whole model, as a share of the tensor's largest gradient plus kModelFloor.
-inline constexpr double kModelDifference = 2e-6;
-inline constexpr double kModelFloor = 1e-5;
+/// The same through a whole model, as a share of the tensor's largest gradient plus kModelFloor (rounding).
+inline constexpr double kModelDifference = 2e-7;
+inline constexpr double kModelFloor = 2e-9;
 
 /// Float32 against float64 bodies at realistic sizes: relative L2 norm of the difference, per tensor.
 inline constexpr double kOpFloat32 = 2e-6;
