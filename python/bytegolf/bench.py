@@ -6,6 +6,8 @@ run: its arithmetic at the machine's rate of matrix products, and its bytes at t
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 import statistics
 import tempfile
@@ -49,6 +51,7 @@ def run_bench(
     unknown = [op for op in ops or () if op not in names()]
     if unknown:
         raise ValueError(f"nothing called {unknown[0]!r} to measure; known are {', '.join(names())}")
+    find_libraries()
     rates = _bytegolf.machine_rates(budget_s=min(0.5, budget_s), threads=threads, library=library)
     machine = {
         **fingerprint.machine(),
@@ -73,6 +76,14 @@ def run_bench(
     else:
         show(found)
     return found
+
+
+@functools.cache
+def find_libraries() -> None:
+    """Tells the core where the `scipy-openblas32` wheel keeps OpenBLAS, when it is installed."""
+    spec = importlib.util.find_spec("scipy_openblas32")
+    if spec is not None and spec.origin is not None:
+        _bytegolf.add_gemm_library_folder(str(Path(spec.origin).parent / "lib"))
 
 
 def _figure(raw: Row, rates: dict[str, float]) -> Row:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from bytegolf import _bytegolf, console, fingerprint
+from bytegolf.bench import find_libraries
 
 GEMM_BUDGET_S = 0.2  # seconds of measuring, per library
 
@@ -52,6 +53,7 @@ def examine() -> dict[str, Any]:
 
 def gemm_libraries() -> list[dict[str, Any]]:
     """Each library that can multiply matrices: whether it is live, its measured speed, and what is known of it."""
+    find_libraries()
     found = []
     for row in _bytegolf.gemm_libraries():
         live = bool(row["available"])
