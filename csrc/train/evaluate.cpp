@@ -16,19 +16,23 @@ double Score::bpb() const {
 Evaluation::Evaluation(Model& model, std::span<const int32_t> stream, int64_t window, int64_t stride)
     : model_(model), stream_(stream), window_(window), stride_(stride) {
   BG_CHECK(stream.size() >= 2, "scoring needs at least 2 ids (the first is context only), got", stream.size());
-  BG_CHECK(window >= 1 && stride >= 1 && stride <= window, "scoring needs 1 <= stride <= window, got stride", stride, "window", window);
-  BG_CHECK(window % model.config().patch_size == 0, "window", window, "is no multiple of patch_size =", model.config().patch_size);
+  BG_CHECK(window >= 1 && stride >= 1 && stride <= window, "scoring needs 1 <= stride <= window, got stride", stride,
+           "window", window);
+  BG_CHECK(window % model.config().patch_size == 0, "window", window,
+           "is no multiple of patch_size =", model.config().patch_size);
   const Vocab& vocab = vocab_of(model.config().family);
   for (size_t i = 0; i < stream.size(); ++i)
-    BG_CHECK(stream[i] >= 0 && stream[i] < vocab.size, "stream position", i, "holds id", stream[i], "outside the vocabulary", describe(vocab));
+    BG_CHECK(stream[i] >= 0 && stream[i] < vocab.size, "stream position", i, "holds id", stream[i],
+             "outside the vocabulary", describe(vocab));
   nll_.assign(stream.size() - 1, 0.0);
 }
 
 bool Evaluation::advance() {
   if (scored_ >= targets()) return false;
-  const int64_t length = std::min(window_, targets() - next_);   // inputs of the next window; shorter only at the end
+  const int64_t length = std::min(window_, targets() - next_);  // inputs of the next window; shorter only at the end
   int64_t rows = 1;
-  if (length == window_) rows = std::clamp<int64_t>((targets() - window_ - next_) / stride_ + 1, 1, std::max<int64_t>(1, 16384 / window_));
+  if (length == window_)
+    rows = std::clamp<int64_t>((targets() - window_ - next_) / stride_ + 1, 1, std::max<int64_t>(1, 16384 / window_));
   // A patch model takes whole patches: zeros fill the last one up, after every target that counts.
   const int64_t K = model_.config().patch_size, padded = (length + K - 1) / K * K;
   ids_.assign(static_cast<size_t>(rows * padded), 0);
@@ -46,6 +50,7 @@ bool Evaluation::advance() {
     const int64_t start = next_ + r * stride_;
     for (int64_t t = scored_ - start; t < length; ++t) {
       const double nats = out_[r * padded + t];
+      if (!std::isfinite(nats)) throw NumericsError(words("target", start + t, "of the stream costs", nats, "nats"));
       nll_[start + t] = nats;
       score_.nats += nats;
     }

@@ -12,7 +12,7 @@ namespace bg {
 struct Score {
   double nats = 0;
   int64_t bytes = 0, targets = 0;
-  double bpb() const;   // NaN when no byte was scored
+  double bpb() const;  // NaN when no byte was scored
 };
 
 /// Windows start every `stride` ids, see at most `window` ids, and score the targets that no window before them
@@ -21,11 +21,12 @@ class Evaluation {
  public:
   /// Throws InvalidArgument when the stream has fewer than 2 ids, an id is foreign, or not 1 <= stride <= window.
   Evaluation(Model& model, std::span<const int32_t> stream, int64_t window, int64_t stride);
-  /// Scores the next few windows (about 16 Ki ids); false when none were left.
+  /// Scores the next few windows (about 16 Ki ids); false when none were left. Throws NumericsError at the first target
+  /// whose nats are not finite.
   bool advance();
   int64_t targets() const { return static_cast<int64_t>(stream_.size()) - 1; }
-  const Score& score() const { return score_; }        // of the targets so far
-  std::span<const double> nll() const { return nll_; } // per target, nats; 0 where not yet scored
+  const Score& score() const { return score_; }         // of the targets so far
+  std::span<const double> nll() const { return nll_; }  // per target, nats; 0 where not yet scored
 
  private:
   Model& model_;

@@ -24,16 +24,21 @@ std::string generate(Model& model, std::string_view prompt, int64_t n, double te
   std::string text;
   std::vector<double> weights(256);
   for (int64_t i = 0; i < n; ++i) {
-    if (static_cast<int64_t>(ids.size()) > c.seq_len) ids.erase(ids.begin(), ids.end() - std::max<int64_t>(1, c.seq_len * 3 / 4));
+    if (static_cast<int64_t>(ids.size()) > c.seq_len)
+      ids.erase(ids.begin(), ids.end() - std::max<int64_t>(1, c.seq_len * 3 / 4));
     // Lengths in steps of 64, so that plans are reused, filled up behind the last id, which causality hides. Inputs
     // longer than rope_train_len turn by their length, so there all have the longest.
     const int64_t length = static_cast<int64_t>(ids.size()), step = 64 * c.patch_size;
-    const int64_t padded = c.seq_len > c.rope_train_len ? c.seq_len : std::min(c.seq_len, (length + step - 1) / step * step);
+    const int64_t padded =
+        c.seq_len > c.rope_train_len ? c.seq_len : std::min(c.seq_len, (length + step - 1) / step * step);
     std::vector<int32_t> in(ids);
     in.resize(static_cast<size_t>(padded), vocab.id_of(0));
     const Tensor logits = model.logits(in, 1, padded);
     const int64_t row = (length - 1) * vocab.size + vocab.byte_offset;
-    BG_FLOATS(logits.dtype(), T, for (int b = 0; b < 256; ++b) weights[b] = static_cast<double>(logits.ptr<T>()[row + b]));
+    BG_FLOATS(logits.dtype(), T,
+              for (int b = 0; b < 256; ++b) weights[b] = static_cast<double>(logits.ptr<T>()[row + b]));
+    for (double w : weights)
+      if (!std::isfinite(w)) throw NumericsError(words("a logit of byte", i, "to generate is", w));
     int best = static_cast<int>(std::max_element(weights.begin(), weights.end()) - weights.begin());
     if (temperature > 0) {
       const double largest = weights[best];
