@@ -1,0 +1,44 @@
+"""bytegolf computes what the published programs compute: every value of every fixture, within its tolerance."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bytegolf.parity import check_fixture
+
+SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[1] / ".." / "shared"))
+NAMES = [
+    "byte256_jepa_k4",
+    "byte256_patch4",
+    "byte256_plain",
+    "byte260_head64",
+    "byte260_jepa",
+    "byte260_plain",
+    "newton_schulz",
+    "quant_int6_byte256",
+    "quant_int6_mixed",
+    "sliding_eval",
+    "train_byte260_jepa",
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_of_the_fixture_is_met(name: str, dtype: str) -> None:
+    path = SHARED / "fixtures" / f"{name}.npz"
+    if not path.exists():
+        pytest.skip(f"reference values not found at {path}: set BYTEGOLF_SHARED to the folder that holds fixtures/")
+    if name.startswith("quant_") and dtype == "float32":
+        pytest.skip("quantisation has one precision")
+    checks = check_fixture(path, dtype)
+    assert checks, "a fixture without a check proves nothing"
+    missed = [check for check in checks if not check.passed]
+    assert not missed, "\n".join(map(str, missed))
+
+
+def test_no_fixture_is_forgotten() -> None:
+    folder = SHARED / "fixtures"
+    if not folder.exists():
+        pytest.skip(f"no reference values at {folder}: set BYTEGOLF_SHARED to the folder that holds fixtures/")
+    assert sorted(path.stem for path in folder.glob("*.npz")) == NAMES
