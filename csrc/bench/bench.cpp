@@ -52,6 +52,7 @@ constexpr Entry kEntries[] = {
     {"attention_backward", bench::attention_backward_cases},
     {"newton_schulz", bench::newton_schulz_cases},
     {"adam", bench::adam_cases},
+    {"elementwise", bench::elementwise_cases},
     {"step", bench::step_cases},
 };
 

@@ -43,6 +43,7 @@ std::vector<Case> attention_forward_cases(const Ctx& ctx);
 std::vector<Case> attention_backward_cases(const Ctx& ctx);
 std::vector<Case> newton_schulz_cases(const Ctx& ctx);
 std::vector<Case> adam_cases(const Ctx& ctx);
+std::vector<Case> elementwise_cases(const Ctx& ctx);
 std::vector<Case> step_cases(const Ctx& ctx);
 
 }  // namespace bg::bench
