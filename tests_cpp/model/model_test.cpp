@@ -22,6 +22,14 @@ TinyModel medium() {
                     3, 70);
 }
 
+// Sizes at which products are split into several blocks of rows and packed once for all of them.
+TinyModel large() {
+  return tiny_model("byte260",
+                    "model_dim = 256\nnum_heads = 4\nnum_kv_heads = 2\nnum_layers = 1\nrope_dims = 16\n"
+                    "bigram_vocab_size = 300\nbigram_dim = 32",
+                    3, 200);
+}
+
 std::string row_bits(Tensor logits, int64_t b, int64_t from, int64_t to) {
   return bits_of(logits.slice(0, b, b + 1).slice(1, from, to));
 }
@@ -176,6 +184,7 @@ TEST(Model, EqualCallsGiveEqualBits) {
 TEST(Model, BitsDoNotDependOnThreads) {
   std::vector<TinyModel> models = tiny_models();
   models.push_back(medium());
+  models.push_back(large());
   for (const TinyModel& m : models)
     for (DType dtype : {DType::f32, DType::f64}) {
       SCOPED_TRACE(m.name);
@@ -193,6 +202,7 @@ TEST(Model, BitsDoNotDependOnThreads) {
 TEST(Model, ARowOfABatchGivesTheSameBitsAsAlone) {
   std::vector<TinyModel> models = tiny_models();
   models.push_back(medium());
+  models.push_back(large());
   for (const TinyModel& m : models)
     for (DType dtype : {DType::f32, DType::f64}) {
       SCOPED_TRACE(m.name + " " + name_of(dtype));
@@ -233,6 +243,7 @@ TEST(Model, GradientsOfABatchAreTheMeanOfItsRows) {
 TEST(Model, TrainingAndInferenceComputeTheSameNats) {
   std::vector<TinyModel> models = tiny_models();
   models.push_back(medium());
+  models.push_back(large());
   for (const TinyModel& m : models)
     for (DType dtype : {DType::f32, DType::f64}) {
       SCOPED_TRACE(m.name);

@@ -67,6 +67,8 @@ const std::vector<TinyModel>& tiny_models() {
       tiny_model("byte260-jepa", "num_layers = 2", 2, 11),
       tiny_model("byte260-jepa", "num_layers = 1", 2, 3),
       tiny_model("byte260-jepa", "jepa_chunk_size = 1", 1, 5),
+      tiny_model("byte260-jepa", "num_layers = 2", 1, 6),
+      tiny_model("byte260-jepa", "jepa_sigreg_weight = 0.0", 1, 8),
       tiny_model("demo", "num_heads = 3\nnum_layers = 4", 1, 9),
       tiny_model("byte256", "", 2, 7),
       tiny_model("byte256", "num_layers = 2\nsmear = false\nbigram_vocab_size = 0", 1, 6),
