@@ -19,9 +19,11 @@ step() {
   mkdir -p build
   from=$(wc -l <"$SETUP_LOG" 2>/dev/null || echo 0)
   say setup "$text ..."
+  set -m   # a process group of its own, so that Ctrl-C ends compilers too
   "$@" >>"$SETUP_LOG" 2>&1 </dev/null &
   local job=$!
-  trap 'kill -INT $job 2>/dev/null; wait $job 2>/dev/null; printf "\ninterrupted; call again to go on\n" >&2; exit 130' INT TERM
+  set +m
+  trap 'kill -TERM -- -$job 2>/dev/null; wait $job 2>/dev/null; printf "\ninterrupted; call again to go on\n" >&2; exit 130' INT TERM
   if [ -t 2 ]; then
     while kill -0 $job 2>/dev/null; do
       sleep 0.5

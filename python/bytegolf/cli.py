@@ -104,7 +104,7 @@ def pack(
     /,
     *,
     weights: Literal["ema", "raw", "swa"] = "ema",
-    scheme: Literal["int6_mixed", "int6_byte256"] | None = None,
+    scheme: Literal["int6_mixed", "int6_byte256"] = "int6_mixed",
 ) -> None:
     """Pack the newest checkpoint of a run into an artifact.
 
@@ -117,7 +117,7 @@ def pack(
     weights
         Which weights: their average, the last ones, or the mean of snapshots.
     scheme
-        Quantisation; by default the config's pack_scheme.
+        Quantisation.
     """
     from bytegolf.packing import pack_command
 

@@ -71,6 +71,11 @@ def need(module: str, extra: str, what: str) -> ModuleType:
         ) from None
 
 
+def printable(text: bytes) -> str:
+    """Bytes as text that a terminal shows as it is: what is no UTF-8 and control characters become a replacement sign."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.decode("utf-8", errors="replace"))
+
+
 def size(count: float) -> str:
     """Bytes in words, decimal units: 14,182,907 -> '14.18 MB'."""
     if count < 1000:

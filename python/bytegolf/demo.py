@@ -36,14 +36,15 @@ def run_demo(folder: Path, *, seconds: float, seed: int, overrides: dict[str, st
     config = Config.preset("demo")
     held_out = prepare(folder / "data", config.family, say)
     where = str(folder / "data")
-    config = config.replace(train_data=where, val_data=where, train_budget_s=float(seconds), seed=seed, **overrides)
+    usual = {"train_data": where, "val_data": where, "train_budget_s": float(seconds), "seed": seed, "log_every": 1}
+    config = config.replace(**usual | overrides)
     got = runner.run(config, folder, what="demo")
     say("compressing the held-out text with zstd -19 and xz -9e")
     compressed = compressor_bpb(held_out)
     rivals = tuple(report.Rival(name, compressed[name]) for name in RIVALS if name in compressed)
     model = load(folder / "artifact.bg")
     text = model.generate(PROMPT, SAMPLE_BYTES, temperature=0.8, seed=seed)
-    sample = text.decode("utf-8", errors="replace")
+    sample = console.printable(text)
     files = report.write_files(
         got,
         name="bytegolf demo",

@@ -12,7 +12,7 @@ from bytegolf.config import Config
 from bytegolf.model import Model
 
 
-def pack_command(source: Path, output: Path, weights: str, scheme: str | None) -> None:
+def pack_command(source: Path, output: Path, weights: str, scheme: str) -> None:
     """Reads the checkpoint of a run folder (or checkpoint folder) `source`, packs one set of its weights, and says what came out.
 
     UserError when there is no checkpoint or it lacks those weights; FormatError for a damaged one.
