@@ -46,8 +46,19 @@ def demo(*overrides: str, seconds: float = 120.0, seed: int = 0, run: Run = None
     run_demo(run or new_folder(Path("runs"), "demo"), seconds=seconds, seed=seed, overrides=split(overrides))
 
 
-@app.command
-def train(config: str | None = None, /, *overrides: str, run: Run = None, resume: bool = False) -> None:
+TRAIN_USAGE = (
+    "Usage: bytegolf train CONFIG [name=value ...] [--run FOLDER]\n       bytegolf train --resume --run FOLDER"
+)
+
+
+@app.command(usage=TRAIN_USAGE)
+def train(
+    config: str | None = None,
+    /,
+    *overrides: str,
+    run: Run = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Train by a TOML file or preset, then pack, read back, score and report.
 
     Ctrl-C writes a checkpoint and says how to go on; a second one leaves at once.
@@ -57,7 +68,7 @@ def train(config: str | None = None, /, *overrides: str, run: Run = None, resume
     config
         TOML file, or a preset's name. With --resume the run's own config.toml.
     overrides
-        Options to change, as name=value; train_data and val_data name the shards.
+        Options to change, as name=value; train_data and val_data name the shards. `bytegolf config` shows all with their meaning.
     resume
         Go on from the newest checkpoint of --run.
     """
