@@ -140,6 +140,7 @@ setup() {
   local extras=$1 tests=${2:-0} werror=${3:-0} stamp hash lock wanted
   wanted=$(tr ',' '\n' <<<"$extras,$(cat .venv/bytegolf-extras 2>/dev/null)" | grep . | sort -u | paste -sd,)
   [ "$tests" = 1 ] || tests=$(cat .venv/bytegolf-tests 2>/dev/null || echo 0)
+  [ "$werror" = 1 ] || werror=$(cat .venv/bytegolf-werror 2>/dev/null || echo 0)   # kept, as tests are: flags that change compile all anew
   stamp=.venv/bytegolf-stamp
   hash=$(source_hash "$wanted" "$tests" "$werror")
   if [ "$(cat $stamp 2>/dev/null)" = "$hash" ]; then return 0; fi
@@ -165,6 +166,7 @@ setup() {
   step "Building the core and installing bytegolf[$wanted] (minutes the first time)" build_package "$wanted" "$tests" "$werror"
   echo "$wanted" >.venv/bytegolf-extras
   echo "$tests" >.venv/bytegolf-tests
+  echo "$werror" >.venv/bytegolf-werror
   echo "$hash" >$stamp
   exec {lock}>&-
   say setup "ready after $((SECONDS - started)) s"
