@@ -27,7 +27,7 @@ step() {
   if [ -t 2 ]; then
     while kill -0 $job 2>/dev/null; do
       sleep 0.5
-      last=$(tail -n +"$((from + 1))" "$SETUP_LOG" | grep -oE '\[[0-9]+/[0-9]+\]' | tail -1)
+      last=$(tail -n +"$((from + 1))" "$SETUP_LOG" | grep -oE '\[[0-9]+/[0-9]+\]' | tail -1 || true)
       if [ $((SECONDS - started)) -ge 2 ]; then
         printf '\r\033[K        %s s %s' "$((SECONDS - started))" "$last" >&2
         shown=1
