@@ -44,9 +44,9 @@ template <class... Parts>
 }  // namespace detail
 
 /// BG_CHECK(cond, "words and", values): throws InvalidArgument with the words, the condition and the place.
-#define BG_CHECK(cond, ...)                                                            \
-  do {                                                                                 \
-    if (!(cond)) ::bg::detail::check_failed(__FILE__, __LINE__, #cond, __VA_ARGS__);   \
+#define BG_CHECK(cond, ...)                                                          \
+  do {                                                                               \
+    if (!(cond)) ::bg::detail::check_failed(__FILE__, __LINE__, #cond, __VA_ARGS__); \
   } while (false)
 
 }  // namespace bg

@@ -53,7 +53,7 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::string real_text(double v) {
   char buffer[64];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, v).ptr;   // shortest form that reads back equal
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, v).ptr;  // shortest form that reads back equal
   std::string s(buffer, end);
   if (s.find_first_of(".en") == std::string::npos) s += ".0";
   return s;
@@ -72,7 +72,7 @@ std::string quoted(const std::string& s) {
   throw InvalidArgument(words("option", info.name, "=", value, why, " (" + std::string(info.doc) + ")"));
 }
 
-std::string digits_plain(std::string_view s) {   // TOML allows 49_152
+std::string digits_plain(std::string_view s) {  // TOML allows 49_152
   std::string out;
   for (char c : s)
     if (c != '_') out += c;
@@ -86,7 +86,9 @@ void assign(const OptionInfo& info, int64_t& to, std::string_view value) {
   const auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), v);
   if (error != std::errc() || end != s.data() + s.size()) refuse(info, value, "is not an integer");
   if (static_cast<double>(v) < info.low || static_cast<double>(v) > info.high)
-    refuse(info, value, words("is outside", static_cast<int64_t>(info.low), "to", static_cast<int64_t>(std::min(info.high, 9.2e18))));
+    refuse(
+        info, value,
+        words("is outside", static_cast<int64_t>(info.low), "to", static_cast<int64_t>(std::min(info.high, 9.2e18))));
   to = v;
 }
 void assign(const OptionInfo& info, double& to, std::string_view value) {
@@ -98,9 +100,12 @@ void assign(const OptionInfo& info, double& to, std::string_view value) {
   to = v;
 }
 void assign(const OptionInfo& info, bool& to, std::string_view value) {
-  if (value == "true" || value == "True" || value == "1") to = true;
-  else if (value == "false" || value == "False" || value == "0") to = false;
-  else refuse(info, value, "is neither true nor false");
+  if (value == "true" || value == "True" || value == "1")
+    to = true;
+  else if (value == "false" || value == "False" || value == "0")
+    to = false;
+  else
+    refuse(info, value, "is neither true nor false");
 }
 void assign(const OptionInfo& info, std::string& to, std::string_view value) {
   std::string v;
@@ -128,10 +133,18 @@ void assign(const OptionInfo& info, std::string& to, std::string_view value) {
   to = v;
 }
 
-std::string show(int64_t v) { return std::to_string(v); }
-std::string show(double v) { return real_text(v); }
-std::string show(bool v) { return v ? "true" : "false"; }
-std::string show(const std::string& v) { return quoted(v); }
+std::string show(int64_t v) {
+  return std::to_string(v);
+}
+std::string show(double v) {
+  return real_text(v);
+}
+std::string show(bool v) {
+  return v ? "true" : "false";
+}
+std::string show(const std::string& v) {
+  return quoted(v);
+}
 
 std::string unknown(std::string_view name) {
   const std::string near = nearest_option(name);
@@ -143,8 +156,10 @@ std::string_view strip_comment(std::string_view s) {
   char quote = 0;
   for (size_t i = 0; i < s.size(); ++i) {
     if (quote) {
-      if (quote == '"' && s[i] == '\\') ++i;
-      else if (s[i] == quote) quote = 0;
+      if (quote == '"' && s[i] == '\\')
+        ++i;
+      else if (s[i] == quote)
+        quote = 0;
     } else if (s[i] == '"' || s[i] == '\'') {
       quote = s[i];
     } else if (s[i] == '#') {
@@ -156,7 +171,7 @@ std::string_view strip_comment(std::string_view s) {
 
 struct Preset {
   const char* name;
-  const char* parent;   // "" for the defaults of config.def
+  const char* parent;  // "" for the defaults of config.def
   const char* text;
 };
 constexpr Preset kPresets[] = {
@@ -208,7 +223,9 @@ eval_stride = 128
 
 }  // namespace
 
-std::span<const OptionInfo> option_table() { return kOptions; }
+std::span<const OptionInfo> option_table() {
+  return kOptions;
+}
 
 const char* name_of(Section s) {
   constexpr const char* kNames[] = {"model", "train", "run"};
@@ -294,7 +311,8 @@ Config Config::parse(std::string_view text, const std::string& source, const Con
     if (line.front() == '[' || equals == std::string_view::npos)
       throw InvalidArgument(where + "expected `name = value`, got `" + std::string(line.substr(0, 60)) + "`");
     const std::string name(trim(line.substr(0, equals)));
-    if (std::find(seen.begin(), seen.end(), name) != seen.end()) throw InvalidArgument(where + "option " + name + " stands twice");
+    if (std::find(seen.begin(), seen.end(), name) != seen.end())
+      throw InvalidArgument(where + "option " + name + " stands twice");
     seen.push_back(name);
     try {
       config.set(name, line.substr(equals + 1));
@@ -305,7 +323,9 @@ Config Config::parse(std::string_view text, const std::string& source, const Con
   return config;
 }
 
-int64_t Config::mlp_dim() const { return std::llround(mlp_mult * static_cast<double>(model_dim)); }
+int64_t Config::mlp_dim() const {
+  return std::llround(mlp_mult * static_cast<double>(model_dim));
+}
 
 int64_t Config::window_of_layer(int64_t layer) const {
   std::vector<int64_t> windows;
@@ -332,29 +352,38 @@ std::vector<std::string> Config::block_layers() const {
 
 void Config::validate() const {
   BG_CHECK(model_dim % num_heads == 0, "option model_dim =", model_dim, "is no multiple of num_heads =", num_heads);
-  BG_CHECK(num_heads % num_kv_heads == 0, "option num_heads =", num_heads, "is no multiple of num_kv_heads =", num_kv_heads);
-  BG_CHECK(rope_dims % 2 == 0 && rope_dims <= head_dim(), "option rope_dims =", rope_dims, "must be even and at most the head size", head_dim());
-  BG_CHECK(rope_dims != 0 || head_dim() % 2 == 0, "option rope_dims = 0 rotates all dims, but the head size", head_dim(), "is odd");
+  BG_CHECK(num_heads % num_kv_heads == 0, "option num_heads =", num_heads,
+           "is no multiple of num_kv_heads =", num_kv_heads);
+  BG_CHECK(rope_dims % 2 == 0 && rope_dims <= head_dim(), "option rope_dims =", rope_dims,
+           "must be even and at most the head size", head_dim());
+  BG_CHECK(rope_dims != 0 || head_dim() % 2 == 0, "option rope_dims = 0 rotates all dims, but the head size",
+           head_dim(), "is odd");
   const int64_t rotary = rope_dims == 0 ? head_dim() : rope_dims;
-  BG_CHECK(rotary != 2 || seq_len <= rope_train_len, "option rope_dims =", rotary, "cannot be stretched to seq_len =", seq_len);
+  BG_CHECK(rotary != 2 || seq_len <= rope_train_len, "option rope_dims =", rotary,
+           "cannot be stretched to seq_len =", seq_len);
   BG_CHECK(mlp_dim() >= 1, "option mlp_mult =", mlp_mult, "gives an empty MLP at model_dim =", model_dim);
   BG_CHECK(xsa_last_n <= num_layers, "option xsa_last_n =", xsa_last_n, "is more than num_layers =", num_layers);
   BG_CHECK(bigram_vocab_size != 1, "option bigram_vocab_size = 1: use 0 for none, or at least 2");
-  BG_CHECK(jepa_chunk_size == 0 || jepa_latent_dim > 0, "option jepa_latent_dim = 0 with jepa_chunk_size =", jepa_chunk_size);
-  BG_CHECK(jepa_chunk_size <= seq_len, "option jepa_chunk_size =", jepa_chunk_size, "is longer than seq_len =", seq_len);
+  BG_CHECK(jepa_chunk_size == 0 || jepa_latent_dim > 0,
+           "option jepa_latent_dim = 0 with jepa_chunk_size =", jepa_chunk_size);
+  BG_CHECK(jepa_chunk_size <= seq_len, "option jepa_chunk_size =", jepa_chunk_size,
+           "is longer than seq_len =", seq_len);
   BG_CHECK(jepa_pred_k < seq_len, "option jepa_pred_k =", jepa_pred_k, "must be below seq_len =", seq_len);
   if (patch_size > 1) {
     BG_CHECK(family == "byte256", "option patch_size =", patch_size, "needs family = byte256");
     BG_CHECK(seq_len % patch_size == 0, "option seq_len =", seq_len, "is no multiple of patch_size =", patch_size);
-    BG_CHECK(jepa_pred_k == 0 && jepa_chunk_size == 0, "option patch_size =", patch_size, "cannot be combined with jepa_pred_k or jepa_chunk_size");
+    BG_CHECK(jepa_pred_k == 0 && jepa_chunk_size == 0, "option patch_size =", patch_size,
+             "cannot be combined with jepa_pred_k or jepa_chunk_size");
     BG_CHECK(!tie_embeddings, "option patch_size =", patch_size, "needs tie_embeddings = false");
     BG_CHECK(!doc_mask, "option patch_size =", patch_size, "cannot be combined with doc_mask");
   }
   BG_CHECK(!doc_mask || bos_id() >= 0, "option doc_mask = true needs a family with bos; family =", family, "has none");
   for (int64_t layer = 0; layer < num_layers; ++layer) window_of_layer(layer);
   BG_CHECK(!block_layers().empty(), "option block is empty");
-  BG_CHECK(train_batch_ids % micro_batch_ids == 0, "option train_batch_ids =", train_batch_ids, "is no multiple of micro_batch_ids =", micro_batch_ids);
-  BG_CHECK(micro_batch_ids % seq_len == 0, "option micro_batch_ids =", micro_batch_ids, "is no multiple of seq_len =", seq_len);
+  BG_CHECK(train_batch_ids % micro_batch_ids == 0, "option train_batch_ids =", train_batch_ids,
+           "is no multiple of micro_batch_ids =", micro_batch_ids);
+  BG_CHECK(micro_batch_ids % seq_len == 0, "option micro_batch_ids =", micro_batch_ids,
+           "is no multiple of seq_len =", seq_len);
   BG_CHECK(eval_stride <= seq_len, "option eval_stride =", eval_stride, "is longer than seq_len =", seq_len);
   BG_CHECK(jepa_phase1_frac + jepa_phase2_frac <= 1.0 + 1e-12, "options jepa_phase1_frac + jepa_phase2_frac exceed 1");
 }

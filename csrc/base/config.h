@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "data/vocab.h"   // needs nothing but base/check.h
+#include "data/vocab.h"  // needs nothing but base/check.h
 
 namespace bg {
 
@@ -19,9 +19,9 @@ struct OptionInfo {
   Section section;
   OptionType type;
   const char* name;
-  double low, high;      // of integers and reals, inclusive
-  const char* choices;   // of texts, "a|b|c"; "" means any
-  const char* doc;       // "unit; meaning"
+  double low, high;     // of integers and reals, inclusive
+  const char* choices;  // of texts, "a|b|c"; "" means any
+  const char* doc;      // "unit; meaning"
 };
 
 /// The options of config.def as members, with their defaults, plus what follows from them.
@@ -43,20 +43,30 @@ struct Config {
   static Config parse(std::string_view text, const std::string& source, const Config& base);
   /// Sets one option from its text form; the value of a text option may be quoted or bare.
   void set(std::string_view name, std::string_view value);
-  std::string get(std::string_view name) const;   // text form of one option
+  std::string get(std::string_view name) const;  // text form of one option
   /// Every option of the sections asked for, one a line, with its doc as a comment if wanted.
   std::string text(std::span<const Section> sections, bool docs) const;
   /// Throws InvalidArgument when options contradict each other.
   void validate() const;
 
   // What follows from the options.
-  const Vocab& vocab() const { return vocab_of(family); }
-  int64_t vocab_size() const { return vocab().size; }
-  int64_t byte_offset() const { return vocab().byte_offset; }            // id of byte 0
-  int64_t bos_id() const { return vocab().bos; }                         // -1: none
-  int64_t head_dim() const { return model_dim / num_heads; }
+  const Vocab& vocab() const {
+    return vocab_of(family);
+  }
+  int64_t vocab_size() const {
+    return vocab().size;
+  }
+  int64_t byte_offset() const {
+    return vocab().byte_offset;
+  }  // id of byte 0
+  int64_t bos_id() const {
+    return vocab().bos;
+  }  // -1: none
+  int64_t head_dim() const {
+    return model_dim / num_heads;
+  }
   int64_t mlp_dim() const;
-  int64_t window_of_layer(int64_t layer) const;                          // ids; 0: unlimited
+  int64_t window_of_layer(int64_t layer) const;  // ids; 0: unlimited
   std::vector<std::string> block_layers() const;
 };
 

@@ -29,7 +29,8 @@ constexpr std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::a
 
 class Random {
  public:
-  Random(uint64_t seed, std::string_view name, uint32_t step = 0) : seed_(seed), stream_(stream_of(name)), step_(step) {}
+  Random(uint64_t seed, std::string_view name, uint32_t step = 0)
+      : seed_(seed), stream_(stream_of(name)), step_(step) {}
   std::array<uint32_t, 4> bits(uint64_t element) const {
     return philox({static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32), stream_, step_},
                   {static_cast<uint32_t>(seed_), static_cast<uint32_t>(seed_ >> 32)});

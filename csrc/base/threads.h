@@ -22,7 +22,9 @@ class ThreadPool {
   /// A call from inside a task runs its loop on the calling thread.
   template <class F>
   void parallel_for(int64_t n, F&& f) {
-    run(n, [](void* g, int64_t i) { (*static_cast<std::remove_reference_t<F>*>(g))(i); }, const_cast<void*>(static_cast<const void*>(&f)));
+    run(
+        n, [](void* g, int64_t i) { (*static_cast<std::remove_reference_t<F>*>(g))(i); },
+        const_cast<void*>(static_cast<const void*>(&f)));
   }
 
  private:

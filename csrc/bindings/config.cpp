@@ -9,10 +9,14 @@ namespace {
 std::vector<Section> sections_of(const std::vector<std::string>& names) {
   std::vector<Section> out;
   for (const std::string& n : names) {
-    if (n == "model") out.push_back(Section::model);
-    else if (n == "train") out.push_back(Section::train);
-    else if (n == "run") out.push_back(Section::run);
-    else throw py::value_error("unknown section " + n);
+    if (n == "model")
+      out.push_back(Section::model);
+    else if (n == "train")
+      out.push_back(Section::train);
+    else if (n == "run")
+      out.push_back(Section::run);
+    else
+      throw py::value_error("unknown section " + n);
   }
   return out;
 }
@@ -31,7 +35,8 @@ void bind_config(py::module_& m) {
       .def_property_readonly("byte_offset", &Config::byte_offset, "id of byte 0")
       .def_property_readonly("bos_id", &Config::bos_id, "id that starts a document, -1 where the family has none")
       .def_property_readonly("mlp_dim", &Config::mlp_dim, "elements; MLP width F")
-      .def("set", &Config::set, py::arg("name"), py::arg("value"), "Sets one option from its text form; ValueError when unknown or out of range.")
+      .def("set", &Config::set, py::arg("name"), py::arg("value"),
+           "Sets one option from its text form; ValueError when unknown or out of range.")
       .def("get", &Config::get, py::arg("name"), "Text form of one option.")
       .def("validate", &Config::validate, "ValueError when options contradict each other.")
       .def("copy", [](const Config& self) { return self; })
@@ -46,7 +51,10 @@ void bind_config(py::module_& m) {
       .def_static("preset", &Config::preset, py::arg("name"))
       .def_static("preset_names", &Config::preset_names)
       .def_static(
-          "parse", [](const std::string& text, const std::string& source, const Config& base) { return Config::parse(text, source, base); },
+          "parse",
+          [](const std::string& text, const std::string& source, const Config& base) {
+            return Config::parse(text, source, base);
+          },
           py::arg("text"), py::arg("source"), py::arg("base"));
   m.def(
       "option_table",
@@ -67,7 +75,8 @@ void bind_config(py::module_& m) {
         return rows;
       },
       "One dict per option: section, type, name, low, high, choices, doc.");
-  m.def("nearest_option", [](const std::string& name) { return nearest_option(name); }, py::arg("name"));
+  m.def(
+      "nearest_option", [](const std::string& name) { return nearest_option(name); }, py::arg("name"));
 }
 
 }  // namespace bg::bindings

@@ -13,9 +13,13 @@ namespace {
 
 using Ids = py::array_t<int32_t, py::array::c_style>;
 
-std::span<const int32_t> span_of(const Ids& ids) { return {ids.data(), static_cast<size_t>(ids.size())}; }
+std::span<const int32_t> span_of(const Ids& ids) {
+  return {ids.data(), static_cast<size_t>(ids.size())};
+}
 
-void check_2d(const Ids& ids, const char* what) { BG_CHECK(ids.ndim() == 2, what, "must have two dimensions [B,T], got", ids.ndim()); }
+void check_2d(const Ids& ids, const char* what) {
+  BG_CHECK(ids.ndim() == 2, what, "must have two dimensions [B,T], got", ids.ndim());
+}
 
 std::vector<py::ssize_t> dims_of(const Shape& shape) {
   std::vector<py::ssize_t> out;
@@ -61,11 +65,13 @@ void load(Model& model, const py::dict& given) {
   for (const ParamSpec& s : params.specs()) {
     const py::array_t<double, py::array::c_style | py::array::forcecast> a(given[s.name.c_str()]);
     const Tensor t = ParamTable::view(s, params.values());
-    BG_FLOATS(t.dtype(), T, std::transform(a.data(), a.data() + a.size(), t.ptr<T>(), [](double v) { return static_cast<T>(v); }));
+    BG_FLOATS(t.dtype(), T,
+              std::transform(a.data(), a.data() + a.size(), t.ptr<T>(), [](double v) { return static_cast<T>(v); }));
   }
 }
 
-std::shared_ptr<Model> make(const Config& config, const std::string& device, const std::string& dtype, uint64_t seed, int threads) {
+std::shared_ptr<Model> make(const Config& config, const std::string& device, const std::string& dtype, uint64_t seed,
+                            int threads) {
   Ctx ctx;
   BG_CHECK(device == "cpu" || device == "cuda", "unknown device", device, "; known: cpu, cuda");
   BG_CHECK(device == "cpu", "device cuda: this build of bytegolf has no CUDA kernels; `bytegolf doctor` says more");
@@ -86,11 +92,13 @@ void bind_model(py::module_& m) {
       .def_readonly("latent", &Losses::latent)
       .def_readonly("total", &Losses::total)
       .def("__repr__", [](const Losses& l) {
-        return words("Losses(ce=", l.ce, ", jepa_pred=", l.jepa_pred, ", jepa_sigreg=", l.jepa_sigreg, ", latent=", l.latent, ", total=", l.total, ")");
+        return words("Losses(ce=", l.ce, ", jepa_pred=", l.jepa_pred, ", jepa_sigreg=", l.jepa_sigreg,
+                     ", latent=", l.latent, ", total=", l.total, ")");
       });
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Parameters, forward, loss and backward; see bytegolf.Model.")
-      .def(py::init(&make), py::arg("config"), py::arg("device") = "cpu", py::arg("dtype") = "float32", py::arg("seed") = 0, py::arg("threads") = 0)
+      .def(py::init(&make), py::arg("config"), py::arg("device") = "cpu", py::arg("dtype") = "float32",
+           py::arg("seed") = 0, py::arg("threads") = 0)
       .def_property_readonly("config", [](const Model& self) { return self.config(); })
       .def_property_readonly("dtype", [](const Model& self) { return name_of(self.ctx().dtype); })
       .def_property_readonly("device", [](const Model& self) { return name_of(self.ctx().device); })
@@ -149,7 +157,8 @@ void bind_model(py::module_& m) {
             check_2d(ids, "ids");
             const int64_t B = ids.shape(0), T = ids.shape(1) - 1, K = self.config().patch_size;
             BG_CHECK(B >= 1 && T >= 1, "nll needs at least two ids a row, got shape", B, ids.shape(1));
-            const int64_t padded = (T + K - 1) / K * K;   // a patch model takes whole patches; what is behind T is not scored
+            const int64_t padded =
+                (T + K - 1) / K * K;  // a patch model takes whole patches; what is behind T is not scored
             std::vector<int32_t> in(static_cast<size_t>(B * padded), 0), targets(in.size(), -1);
             for (int64_t b = 0; b < B; ++b) {
               std::copy_n(ids.data(b, 0), T, &in[b * padded]);
@@ -169,7 +178,8 @@ void bind_model(py::module_& m) {
       .def("print_plan", &Model::print_plan)
       .def(
           "generate",
-          [](Model& self, const py::bytes& prompt, int64_t n, double temperature, uint64_t seed, const std::optional<py::function>& emit) {
+          [](Model& self, const py::bytes& prompt, int64_t n, double temperature, uint64_t seed,
+             const std::optional<py::function>& emit) {
             std::function<bool(uint8_t)> call;
             if (emit)
               call = [&](uint8_t byte) {
@@ -186,7 +196,8 @@ void bind_model(py::module_& m) {
             }
             return py::bytes(out);
           },
-          py::arg("prompt"), py::arg("n"), py::arg("temperature") = 1.0, py::arg("seed") = 0, py::arg("emit") = py::none());
+          py::arg("prompt"), py::arg("n"), py::arg("temperature") = 1.0, py::arg("seed") = 0,
+          py::arg("emit") = py::none());
 
   // Holds the stream and the model for as long as it runs.
   struct Scoring {
@@ -198,10 +209,12 @@ void bind_model(py::module_& m) {
       .def(py::init([](std::shared_ptr<Model> model, const Ids& stream, int64_t window, int64_t stride) {
              BG_CHECK(stream.ndim() == 1, "a stream of ids has one dimension, got", stream.ndim());
              Model& ref = *model;
-             return std::unique_ptr<Scoring>(new Scoring{std::move(model), stream, Evaluation(ref, span_of(stream), window, stride)});
+             return std::unique_ptr<Scoring>(
+                 new Scoring{std::move(model), stream, Evaluation(ref, span_of(stream), window, stride)});
            }),
            py::arg("model"), py::arg("stream"), py::arg("window"), py::arg("stride"))
-      .def("advance", [](Scoring& self) { return self.evaluation.advance(); }, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "advance", [](Scoring& self) { return self.evaluation.advance(); }, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("total", [](const Scoring& self) { return self.evaluation.targets(); })
       .def_property_readonly("targets", [](const Scoring& self) { return self.evaluation.score().targets; })
       .def_property_readonly("bytes", [](const Scoring& self) { return self.evaluation.score().bytes; })

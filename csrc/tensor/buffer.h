@@ -13,7 +13,7 @@ namespace bg {
 
 class Buffer {
  public:
-  static constexpr size_t kAlign = 64;   // bytes; one cache line, one AVX-512 register
+  static constexpr size_t kAlign = 64;  // bytes; one cache line, one AVX-512 register
   Buffer() = default;
   /// Zero-filled. Throws SystemError naming the request when memory runs out.
   explicit Buffer(size_t size_bytes, Device device = Device::cpu) : size_(size_bytes) {

@@ -8,7 +8,7 @@
 namespace bg {
 namespace {
 
-constexpr int64_t kAlign = static_cast<int64_t>(Buffer::kAlign / sizeof(float));   // elements
+constexpr int64_t kAlign = static_cast<int64_t>(Buffer::kAlign / sizeof(float));  // elements
 
 // Eight running sums, so that the compiler may use vectors without reordering anything.
 double dot(const double* a, const double* b, int64_t n) {
@@ -24,7 +24,7 @@ double dot(const double* a, const double* b, int64_t n) {
 // matrix is well conditioned: one pass leaves products of different rows below 1e-11.
 void orthonormalise(std::vector<double>& a, int64_t rows, int64_t cols) {
   const bool tall = rows > cols;
-  const int64_t n = tall ? cols : rows, m = tall ? rows : cols;   // n vectors of length m
+  const int64_t n = tall ? cols : rows, m = tall ? rows : cols;  // n vectors of length m
   std::vector<double> v(static_cast<size_t>(n * m));
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < m; ++j) v[i * m + j] = tall ? a[j * cols + i] : a[i * cols + j];
@@ -50,11 +50,21 @@ std::vector<double> initial_values(const ParamSpec& spec, uint64_t seed) {
   std::vector<double> out(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) {
     switch (spec.init.kind) {
-      case Init::Kind::constant: out[i] = spec.init.a; break;
-      case Init::Kind::normal: out[i] = spec.init.a * random.normal(i); break;
-      case Init::Kind::orthogonal: out[i] = random.normal(i); break;
-      case Init::Kind::uniform: out[i] = spec.init.a * (2 * random.uniform(i) - 1); break;
-      case Init::Kind::rows: out[i] = i < n / spec.shape[0] ? spec.init.a : spec.init.b; break;
+      case Init::Kind::constant:
+        out[i] = spec.init.a;
+        break;
+      case Init::Kind::normal:
+        out[i] = spec.init.a * random.normal(i);
+        break;
+      case Init::Kind::orthogonal:
+        out[i] = random.normal(i);
+        break;
+      case Init::Kind::uniform:
+        out[i] = spec.init.a * (2 * random.uniform(i) - 1);
+        break;
+      case Init::Kind::rows:
+        out[i] = i < n / spec.shape[0] ? spec.init.a : spec.init.b;
+        break;
     }
   }
   if (spec.init.kind == Init::Kind::orthogonal) orthonormalise(out, spec.shape[0], n / spec.shape[0]);

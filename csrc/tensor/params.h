@@ -14,11 +14,11 @@ namespace bg {
 
 /// Which optimiser and step size move a tensor (see optim/groups).
 enum class Group : uint8_t {
-  matrix,   // Muon, matrix_lr, muon_wd
-  table,    // AdamW, tied_embed_lr, adam_wd
-  head,     // AdamW, head_lr, adam_wd
-  scalar,   // AdamW, scalar_lr, adam_wd
-  jepa,     // AdamW, jepa_lr, no decay
+  matrix,  // Muon, matrix_lr, muon_wd
+  table,   // AdamW, tied_embed_lr, adam_wd
+  head,    // AdamW, head_lr, adam_wd
+  scalar,  // AdamW, scalar_lr, adam_wd
+  jepa,    // AdamW, jepa_lr, no decay
 };
 constexpr int kNumGroups = 5;
 /// How the artifact stores a tensor: as a block matrix, by the rule for all others, or not at all.
@@ -34,9 +34,9 @@ struct Init {
   static Init ones() { return {Kind::constant, 1, 0}; }
   static Init constant(double v) { return {Kind::constant, v, 0}; }
   static Init normal(double std) { return {Kind::normal, std, 0}; }
-  static Init uniform(double bound) { return {Kind::uniform, bound, 0}; }   // in (-bound, bound)
+  static Init uniform(double bound) { return {Kind::uniform, bound, 0}; }  // in (-bound, bound)
   static Init orthogonal() { return {Kind::orthogonal, 1, 0}; }            // rows or columns orthonormal, gain 1
-  static Init rows(double first, double rest) { return {Kind::rows, first, rest}; }   // row 0 = first, others = rest
+  static Init rows(double first, double rest) { return {Kind::rows, first, rest}; }  // row 0 = first, others = rest
 };
 
 /// A layer's handle to a tensor it declared; filled in when the table is allocated.
@@ -51,7 +51,7 @@ struct ParamSpec {
   Group group;
   Codec codec;
   Averaging averaging;
-  int64_t offset = 0;    // elements from the start of every parameter-shaped arena
+  int64_t offset = 0;  // elements from the start of every parameter-shaped arena
   Param* handle = nullptr;
 };
 
@@ -67,10 +67,10 @@ class ParamTable {
   /// Allocates values and gradients (ctx.dtype, ctx.device), fills every handle, draws first values from `seed`.
   void allocate(const Ctx& ctx, uint64_t seed);
 
-  std::span<const ParamSpec> specs() const { return specs_; }   // in order of declaration
+  std::span<const ParamSpec> specs() const { return specs_; }  // in order of declaration
   const ParamSpec* find(std::string_view name) const;
-  int64_t numel() const { return numel_; }                      // parameters, without alignment gaps
-  int64_t arena_numel() const { return arena_numel_; }          // elements of an arena, gaps (always zero) included
+  int64_t numel() const { return numel_; }              // parameters, without alignment gaps
+  int64_t arena_numel() const { return arena_numel_; }  // elements of an arena, gaps (always zero) included
   /// Half-open element range that holds a group.
   std::pair<int64_t, int64_t> range(Group group) const { return ranges_[static_cast<int>(group)]; }
 

@@ -45,7 +45,8 @@ class Shape {
 class Tensor {
  public:
   Tensor() = default;
-  Tensor(void* data, Shape shape, DType dtype, Device device) : data_(data), shape_(shape), dtype_(dtype), device_(device) {
+  Tensor(void* data, Shape shape, DType dtype, Device device)
+      : data_(data), shape_(shape), dtype_(dtype), device_(device) {
     int64_t step = 1;
     for (int i = shape.rank() - 1; i >= 0; --i) {
       stride_[i] = step;
@@ -64,8 +65,10 @@ class Tensor {
   DType dtype() const { return dtype_; }
   Device device() const { return device_; }
   void* data() const { return data_; }
-  template <class T> T* ptr() const {
-    BG_CHECK(DTypeOf<T>::value == dtype_, "tensor holds", name_of(dtype_), "but was read as", name_of(DTypeOf<T>::value));
+  template <class T>
+  T* ptr() const {
+    BG_CHECK(DTypeOf<T>::value == dtype_, "tensor holds", name_of(dtype_), "but was read as",
+             name_of(DTypeOf<T>::value));
     return static_cast<T*>(data_);
   }
   bool is_contiguous() const {

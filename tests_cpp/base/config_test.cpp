@@ -13,7 +13,7 @@ using ::testing::ThrowsMessage;
 
 TEST(Config, TextReadsBackEqual) {
   Config c = Config::preset("byte256");
-  c.matrix_lr = 0.1 + 0.2;   // 17 digits
+  c.matrix_lr = 0.1 + 0.2;  // 17 digits
   c.train_data = "a \"quoted\" \\ path # not a comment";
   const Section all[] = {Section::model, Section::train, Section::run};
   EXPECT_EQ(Config::parse(c.text(all, true), "t", Config{}), c);
@@ -25,12 +25,14 @@ TEST(Config, EveryPresetIsConsistent) {
 }
 
 TEST(Config, UnknownNameSuggestsTheNearest) {
-  EXPECT_THAT([] { Config::parse("\nnum_layer = 3", "my.toml", Config{}); },
-              ThrowsMessage<InvalidArgument>(HasSubstr("my.toml, line 2: unknown option num_layer; did you mean num_layers?")));
+  EXPECT_THAT(
+      [] { Config::parse("\nnum_layer = 3", "my.toml", Config{}); },
+      ThrowsMessage<InvalidArgument>(HasSubstr("my.toml, line 2: unknown option num_layer; did you mean num_layers?")));
 }
 
 TEST(Config, OutOfRangeAndForeignTypesAreNamed) {
-  EXPECT_THAT([] { Config{}.set("num_layers", "0"); }, ThrowsMessage<InvalidArgument>(HasSubstr("option num_layers = 0 is outside 1 to 1024")));
+  EXPECT_THAT([] { Config{}.set("num_layers", "0"); },
+              ThrowsMessage<InvalidArgument>(HasSubstr("option num_layers = 0 is outside 1 to 1024")));
   EXPECT_THROW(Config{}.set("num_layers", "3.5"), InvalidArgument);
   EXPECT_THROW(Config{}.set("matrix_lr", "nan"), InvalidArgument);
   EXPECT_THROW(Config{}.set("ln_scale", "yes"), InvalidArgument);
