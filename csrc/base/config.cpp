@@ -380,11 +380,6 @@ void Config::validate() const {
   BG_CHECK(!doc_mask || bos_id() >= 0, "option doc_mask = true needs a family with bos; family =", family, "has none");
   for (int64_t layer = 0; layer < num_layers; ++layer) window_of_layer(layer);
   BG_CHECK(!block_layers().empty(), "option block is empty");
-  BG_CHECK(train_batch_ids % micro_batch_ids == 0, "option train_batch_ids =", train_batch_ids,
-           "is no multiple of micro_batch_ids =", micro_batch_ids);
-  BG_CHECK(micro_batch_ids % seq_len == 0, "option micro_batch_ids =", micro_batch_ids,
-           "is no multiple of seq_len =", seq_len);
-  BG_CHECK(eval_stride <= seq_len, "option eval_stride =", eval_stride, "is longer than seq_len =", seq_len);
   BG_CHECK(jepa_phase1_frac + jepa_phase2_frac <= 1.0 + 1e-12, "options jepa_phase1_frac + jepa_phase2_frac exceed 1");
 }
 

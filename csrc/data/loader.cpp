@@ -48,7 +48,7 @@ Loader::Loader(std::shared_ptr<const ShardSet> data, const LoaderOptions& option
   const LoaderOptions& o = options_;
   BG_CHECK(data_ != nullptr, "loader without data");
   BG_CHECK(o.seq_len >= 1, "seq_len =", o.seq_len, "must be at least 1");
-  BG_CHECK(o.micro_batch_ids >= 1 && o.micro_batch_ids % o.seq_len == 0, "micro_batch_ids =", o.micro_batch_ids,
+  BG_CHECK(o.micro_batch_ids >= 1 && o.micro_batch_ids % o.seq_len == 0, "option micro_batch_ids =", o.micro_batch_ids,
            "is no multiple of seq_len =", o.seq_len);
   BG_CHECK(o.micro_batches >= 1, "micro_batches =", o.micro_batches, "must be at least 1");
   BG_CHECK(o.world >= 1 && o.rank >= 0 && o.rank < o.world, "rank", o.rank, "of", o.world);

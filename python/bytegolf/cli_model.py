@@ -42,7 +42,8 @@ def eval_command(artifact: Path, data: str, window: int | None, stride: int | No
     path = artifact_of(artifact)
     model = load(path)
     window = window or model.config.seq_len
-    stride = stride or min(model.config.eval_stride, window)
+    own = path.parent / "config.toml"  # of the run that made it: its stride is that of the score of record
+    stride = stride or min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
     ids = ids_of(data, model.config, split)
     got = runner.score(model, ids, window, stride)
     size = path.stat().st_size

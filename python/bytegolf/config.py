@@ -45,19 +45,6 @@ class Config(_bytegolf.Config):
         return config
 
     @staticmethod
-    def from_part(text: str, source: str) -> Config:
-        """Like `from_text`, of the model section alone or with the train section, as artifacts and checkpoints carry it.
-
-        Options that the text leaves out are made to fit its seq_len: one window a batch, a stride of a quarter window
-        and at most 512.
-        """
-        core = _bytegolf.Config.parse(text, source, _bytegolf.Config())
-        fitting: dict[str, Any] = {"eval_stride": max(1, min(512, core.seq_len // 4))}
-        if core.micro_batch_ids % core.seq_len or core.train_batch_ids % core.micro_batch_ids:
-            fitting |= {"train_batch_ids": core.seq_len, "micro_batch_ids": core.seq_len}
-        return Config._of(core).replace(**fitting)
-
-    @staticmethod
     def from_published(published: Mapping[str, Any]) -> Config:
         """A published program's configuration: its `family` tells the preset, the other keys are options.
 

@@ -192,7 +192,7 @@ class _Run:
         self.progress.say(f"scoring {len(self.held_out) - 1:,} held-out ids from the artifact")
         whole = self._score(model, window, name, "artifact")
         sliding = whole
-        if config.eval_stride != window:
+        if config.eval_stride < window:
             sliding = self._score(model, config.eval_stride, name, "artifact")
         report = Report(
             folder=str(self.folder),
