@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bytegolf
-from bytegolf import codec, inspect
+from bytegolf import cli, codec, inspect
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -245,7 +245,10 @@ def test_inspect_accounts_for_every_byte(tmp_path: Path, capsys: pytest.CaptureF
         assert sum(r["stored_bytes"] for r in rows) + report["frame_bytes"] + report["model_bytes"] == size
     assert report["weights"] == 3 * 300 * 256 + 7
     assert [(g["name"], g["count"]) for g in report["groups"]][:2] == [("blocks.*.w.q", 3), ("blocks.*.w.scale", 3)]
-    assert inspect.main_report(tmp_path / "a.bg", as_json=True) == 0
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["inspect", str(tmp_path / "a.bg"), "--json"])
     assert json.loads(capsys.readouterr().out) == report
-    assert inspect.main_report(tmp_path / "a.bg") == 0
-    assert "num_layers = 3" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["inspect", str(tmp_path / "a.bg")])
+    shown = capsys.readouterr().out
+    assert "num_layers = 3" in shown and "blocks.*.w.q" in shown

@@ -27,10 +27,11 @@ class Stopped(Exception):
 
 
 def stdout() -> Console:
-    """Console for results; plain text of any length when it is no terminal."""
+    """Console for results; lines of any length and tables of up to 160 columns when it is no terminal."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 160)
 
 
 def stderr() -> Console:

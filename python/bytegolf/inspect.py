@@ -1,15 +1,13 @@
 """What is in an artifact and where its bytes go: the report behind `bytegolf inspect`."""
 
-import json
 import math
 import os
 import re
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from bytegolf import _bytegolf
+from bytegolf import _bytegolf, console
 
 
 def group_of(name: str) -> str:
@@ -70,22 +68,15 @@ def inspect_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def print_report(report: dict[str, Any], console: Console | None = None, *, every_tensor: bool = False) -> None:
+def print_report(report: dict[str, Any], out: Console | None = None, *, every_tensor: bool = False) -> None:
     """Draws the report as a table, one row per group of tensors (or per tensor), then the totals."""
-    console = console or Console()
-    table = Table(title=f"{report['path']}: {report['file_bytes']:,} bytes", title_justify="left")
-    for heading, justify in [
-        ("tensor", "left"),
-        ("dtype", "left"),
-        ("shape" if every_tensor else "tensors", "right"),
-        ("coding", "left"),
-        ("elements", "right"),
-        ("raw bytes", "right"),
-        ("stored bytes", "right"),
-        ("bits each", "right"),
-        ("share", "right"),
-    ]:
-        table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=heading != "tensor")
+    out = out or console.stdout()
+    of = "shape" if every_tensor else "count"
+    right = (of, "bytes", "bits each", "share")
+    title = f"{report['path']}: {report['file_bytes']:,} bytes"
+    table = console.table("tensor", of, "stored as", *right[1:], title=title, right=right)
+    for column in table.columns[1:]:
+        column.no_wrap = True
 
     def share(size: int) -> str:
         return f"{100 * size / report['file_bytes']:.2f} %"
@@ -93,11 +84,8 @@ def print_report(report: dict[str, Any], console: Console | None = None, *, ever
     for row in report["tensors"] if every_tensor else report["groups"]:
         table.add_row(
             row["name"],
-            row["dtype"],
             "x".join(map(str, row["shape"])) or "scalar" if every_tensor else str(row["count"]),
-            row["coding"],
-            f"{row['elements']:,}",
-            f"{row['raw_bytes']:,}",
+            f"{row['dtype']} {row['coding']}",
             f"{row['stored_bytes']:,}",
             f"{row['bits_per_weight']:.3f}",
             share(row["stored_bytes"]),
@@ -107,28 +95,15 @@ def print_report(report: dict[str, Any], console: Console | None = None, *, ever
         ("classes and tables of the int8 matrices", report["model_bytes"]),
         ("header, index, config, checksum", report["frame_bytes"]),
     ]:
-        table.add_row(label, "", "", "", "", "", f"{size:,}", "", share(size))
+        table.add_row(label, "", "", f"{size:,}", "", share(size))
     table.add_row(
-        "all",
+        f"all {report['weights']:,} weights",
         "",
-        "",
-        "",
-        f"{report['weights']:,}",
         "",
         f"{report['file_bytes']:,}",
         f"{report['bits_per_weight']:.3f}",
         "100.00 %",
     )
-    console.print(table)
+    out.print(table)
     if report["config"]:
-        console.print(report["config"].rstrip(), markup=False, highlight=False)
-
-
-def main_report(path: str | os.PathLike[str], *, as_json: bool = False, every_tensor: bool = False) -> int:
-    """The command: prints the report (one JSON object when as_json) and returns the exit status 0; errors propagate."""
-    report = inspect_artifact(path)
-    if as_json:
-        print(json.dumps(report))
-    else:
-        print_report(report, every_tensor=every_tensor)
-    return 0
+        out.print(report["config"].rstrip(), markup=False, highlight=False)

@@ -247,12 +247,11 @@ def main_report(paths: list[str], dtype: str, device: str, as_json: bool) -> int
 
 
 def _show(results: dict[str, list[Check]], dtype: str, device: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from bytegolf import console
 
-    table = Table(title=f"Parity with the published programs, {dtype} on {device}", title_justify="left")
-    for name in ("fixture", "quantity", "worst error", "tolerance", "", "where"):
-        table.add_column(name, justify="right" if name in ("worst error", "tolerance") else "left")
+    names = ("fixture", "quantity", "worst error", "tolerance", "", "where")
+    title = f"Parity with the published programs, {dtype} on {device}"
+    table = console.table(*names, title=title, right=names[2:4])
     for path, checks in results.items():
         for i, check in enumerate(checks):
             verdict = "[green]ok[/]" if check.passed else "[red]MISSED[/]"
@@ -260,6 +259,6 @@ def _show(results: dict[str, list[Check]], dtype: str, device: str) -> None:
             table.add_row(name, check.quantity, f"{check.error:.1e}", f"{check.tolerance:.0e}", verdict, check.where)
         table.add_section()
     checks = [check for rows in results.values() for check in rows]
-    out = Console()
+    out = console.stdout()
     out.print(table)
     out.print(f"{sum(check.passed for check in checks)} of {len(checks)} checks passed")
