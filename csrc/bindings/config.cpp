@@ -24,7 +24,8 @@ std::vector<Section> sections_of(const std::vector<std::string>& names) {
 }  // namespace
 
 void bind_config(py::module_& m) {
-  py::class_<Config> c(m, "Config", "Options of a run; see option_table(). Immutable from Python: use `replaced`.");
+  py::class_<Config> c(m, "Config",
+                       "Options of a run; see option_table(). Python treats it as immutable: bytegolf.Config.replace.");
   c.def(py::init<>());
 #define BG_INT(section, name, def, low, high, doc) c.def_readonly(#name, &Config::name, doc);
 #define BG_REAL(section, name, def, low, high, doc) c.def_readonly(#name, &Config::name, doc);

@@ -31,7 +31,6 @@ __all__: list[str] = [
     "newton_schulz",
     "option_table",
     "quantise_tensor",
-    "random_normal",
     "read_artifact",
     "schedule",
     "shuffled",
@@ -51,7 +50,7 @@ class SystemError(OSError):
 
 class Config:
     """
-    Options of a run; see option_table(). Immutable from Python: use `replaced`.
+    Options of a run; see option_table(). Python treats it as immutable: bytegolf.Config.replace.
     """
     @staticmethod
     def parse(text: str, source: str, base: Config) -> Config: ...
@@ -711,11 +710,6 @@ def quantise_tensor(
 ) -> tuple[typing.Any, ...]:
     """
     (int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float.
-    """
-
-def random_normal(seed: int, name: str, step: int, n: int) -> numpy.typing.NDArray[numpy.float64]:
-    """
-    n standard normals (float64), a pure function of the arguments.
     """
 
 def read_artifact(path: str, threads: int = 0) -> dict[str, typing.Any]:
