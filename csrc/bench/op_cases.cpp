@@ -44,7 +44,7 @@ struct AttentionOperands {
     dq = own.zeros({B, T, H, d});
     dk = own.zeros({B, T, G, d});
     dv = own.zeros({B, T, G, d});
-    scratch = own.zeros({attention_scratch_bytes(DType::f32, B, T, H, d)}, DType::u8);
+    scratch = own.zeros({attention_scratch_bytes(Device::cpu, DType::f32, B, T, H, d)}, DType::u8);
   }
   void forward(const Ctx& ctx) { attention_forward(ctx, q, k, v, window, Tensor(), y, lse); }
   void backward(const Ctx& ctx) { attention_backward(ctx, q, k, v, window, Tensor(), y, lse, dy, dq, dk, dv, scratch); }
@@ -71,7 +71,7 @@ struct AttentionOperands {
     if (!backward) return relative_error(group(y, per_group), Y);
     const Tensor DQ = o.zeros(Y.shape(), DType::f64);
     const Tensor DK = o.zeros({1, T, 1, d}, DType::f64), DV = o.zeros({1, T, 1, d}, DType::f64);
-    const Tensor space = o.zeros({attention_scratch_bytes(DType::f64, 1, T, per_group, d)}, DType::u8);
+    const Tensor space = o.zeros({attention_scratch_bytes(Device::cpu, DType::f64, 1, T, per_group, d)}, DType::u8);
     attention_backward(reference, Q, K, V, window, Tensor(), Y, L, group(o.doubled(dy), per_group), DQ, DK, DV, space);
     return std::max(
         {relative_error(group(dq, per_group), DQ), relative_error(group(dk, 1), DK), relative_error(group(dv, 1), DV)});

@@ -2,8 +2,8 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(activation_forward)
-BG_CPU_DECLARE(activation_backward)
+BG_DECLARE_BODIES(activation_forward)
+BG_DECLARE_BODIES(activation_backward)
 
 namespace bg {
 

@@ -20,13 +20,14 @@ void check(const Tensor& q, const Tensor& k, const Tensor& v, int64_t window, co
   const int64_t B = q.dim(0), T = q.dim(1), H = q.dim(2), d = q.dim(3), G = k.dim(2);
   BG_CHECK(G > 0 && H % G == 0, "attention: query heads must be a multiple of key/value heads:", H, G);
   BG_CHECK(d > 0, "attention: the head size must be positive");
+  const DType full = q.dtype() == DType::bf16 ? DType::f32 : q.dtype();
   BG_CHECK(window >= 0, "attention: window must be 0 (all) or positive, got", window);
   check_heads("q", q, B, T, H, d, q.dtype());
   check_heads("k", k, B, T, G, d, q.dtype());
   check_heads("v", v, B, T, G, d, q.dtype());
   check_heads("y", y, B, T, H, d, q.dtype());
-  BG_CHECK(lse.shape() == Shape({B, H, T}) && lse.is_contiguous() && lse.dtype() == q.dtype(),
-           "attention: lse must be contiguous", Shape({B, H, T}).str(), "of", name_of(q.dtype()), "got",
+  BG_CHECK(lse.shape() == Shape({B, H, T}) && lse.is_contiguous() && lse.dtype() == full,
+           "attention: lse must be contiguous", Shape({B, H, T}).str(), "of", name_of(full), "got",
            lse.shape().str(), name_of(lse.dtype()));
   if (!doc_start) return;
   BG_CHECK(doc_start.shape() == Shape({B, T}) && doc_start.is_contiguous() && doc_start.dtype() == DType::i32,
@@ -42,10 +43,12 @@ void check(const Tensor& q, const Tensor& k, const Tensor& v, int64_t window, co
 }  // namespace
 
 void attention_forward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
-                       Tensor lse) {
+                       Tensor lse, Tensor gain) {
   check(q, k, v, window, doc_start, y, lse);
+  BG_CHECK(!gain || (gain.numel() == q.dim(2) && gain.dtype() == lse.dtype()), "attention: gain must be", q.dim(2),
+           "values of", name_of(lse.dtype()), "got", gain.shape().str(), name_of(gain.dtype()));
   if (y.numel() == 0) return;
-  BG_DISPATCH(q.device(), attention_forward(ctx, q, k, v, window, doc_start, y, lse));
+  BG_DISPATCH(q.device(), attention_forward(ctx, q, k, v, window, doc_start, y, lse, gain));
 }
 
 void attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
@@ -56,14 +59,15 @@ void attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t wi
   check_heads("dq", dq, B, T, H, d, q.dtype());
   check_heads("dk", dk, B, T, G, d, q.dtype());
   check_heads("dv", dv, B, T, G, d, q.dtype());
-  const int64_t need = attention_scratch_bytes(q.dtype(), B, T, H, d);
+  const int64_t need = attention_scratch_bytes(q.device(), q.dtype(), B, T, H, d);
   BG_CHECK(static_cast<int64_t>(scratch.size_bytes()) >= need, "attention: scratch holds", scratch.size_bytes(),
            "bytes, needed are", need);
   if (y.numel() == 0) return;
   BG_DISPATCH(q.device(), attention_backward(ctx, q, k, v, window, doc_start, y, lse, dy, dq, dk, dv, scratch));
 }
 
-int64_t attention_scratch_bytes(DType dtype, int64_t B, int64_t T, int64_t H, int64_t d) {
+int64_t attention_scratch_bytes(Device device, DType dtype, int64_t B, int64_t T, int64_t H, int64_t d) {
+  if (device == Device::cuda) return B * H * T * static_cast<int64_t>(sizeof(float));  // sum over d of dy y
   // Per query head: dk, dv and at most four partial sums of dq.
   return B * H * T * d * (2 + std::min<int64_t>(4, (T + 1023) / 1024)) * static_cast<int64_t>(size_of(dtype));
 }

@@ -12,15 +12,18 @@ namespace bg {
 /// y[b,t,h] = sum_s p[s] v[b,s,g],  p = softmax over s of q[b,t,h] . k[b,s,g] / sqrt(d),  g = h / (H/G),
 /// over the keys max(doc_start[b,t], t - window + 1 if window) <= s <= t.
 /// q, y (B, T, H, d); k, v (B, T, G, d), H a multiple of G; lse (B, H, T) contiguous: natural logarithm of the sum of
-/// exponentials, kept for backward. All float32 or all float64. q, k, v, y may be strided views, the last dimension
-/// contiguous. window: positions, 0 = all. doc_start: (B, T) int32 contiguous, 0 <= doc_start[b,t] <= t, or empty.
+/// exponentials, kept for backward, float32 when the others are bfloat16. CPU: float32 or float64; CUDA: float32 or
+/// bfloat16. q, k, v, y may be strided views, the last dimension contiguous. window: positions, 0 = all. doc_start:
+/// (B, T) int32 contiguous, 0 <= doc_start[b,t] <= t, or empty. gain: (H), of lse's dtype, or empty; when given it
+/// promises |q[b,t,h]| <= |gain[h]| sqrt(d) and |k[b,s,g]| <= sqrt(d) up to rounding, as normed queries and keys have
+/// it: scores are then bounded, and a body may do without their running maximum.
 ///
 /// A position's result does not depend, to the last bit, on T, on later positions or on the rest of the batch; time is
 /// proportional to the window, memory to T. Scratch: thread-local, grown once: copies of k and v on the calling thread.
 /// Throws InvalidArgument when shapes, strides, dtypes, devices or doc_start are not as above.
 /// Source of the blocked softmax: Dao 2023, arXiv:2307.08691.
 void attention_forward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
-                       Tensor lse);
+                       Tensor lse, Tensor gain = {});
 
 /// Gradients of the above: dq (B, T, H, d), dk, dv (B, T, G, d) are overwritten. y, lse as forward left them; dy like
 /// y. scratch: attention_scratch_bytes() bytes of uint8, aligned to 4; its contents do not matter before or after.
@@ -29,12 +32,14 @@ void attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t wi
                         Tensor lse, Tensor dy, Tensor dq, Tensor dk, Tensor dv, Tensor scratch);
 
 /// Bytes of scratch that attention_backward needs.
-int64_t attention_scratch_bytes(DType dtype, int64_t B, int64_t T, int64_t H, int64_t d);
+int64_t attention_scratch_bytes(Device device, DType dtype, int64_t B, int64_t T, int64_t H, int64_t d);
 
 namespace cpu {
 void attention_forward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
-                       Tensor lse);
+                       Tensor lse, Tensor gain);
 void attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
                         Tensor lse, Tensor dy, Tensor dq, Tensor dk, Tensor dv, Tensor scratch);
 }  // namespace cpu
 }  // namespace bg
+BG_CUDA_DECLARE(attention_forward)
+BG_CUDA_DECLARE(attention_backward)

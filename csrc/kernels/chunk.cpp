@@ -2,11 +2,11 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(chunk_mean)
-BG_CPU_DECLARE(chunk_shift_forward)
-BG_CPU_DECLARE(chunk_shift_backward)
-BG_CPU_DECLARE(chunk_add_forward)
-BG_CPU_DECLARE(chunk_add_backward)
+BG_DECLARE_BODIES(chunk_mean)
+BG_DECLARE_BODIES(chunk_shift_forward)
+BG_DECLARE_BODIES(chunk_shift_backward)
+BG_DECLARE_BODIES(chunk_add_forward)
+BG_DECLARE_BODIES(chunk_add_backward)
 
 namespace bg {
 namespace {

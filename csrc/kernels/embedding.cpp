@@ -2,10 +2,10 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(embedding_forward)
-BG_CPU_DECLARE(embedding_backward)
-BG_CPU_DECLARE(bigram_hash)
-BG_CPU_DECLARE(document_starts)
+BG_DECLARE_BODIES(embedding_forward)
+BG_DECLARE_BODIES(embedding_backward)
+BG_DECLARE_BODIES(bigram_hash)
+BG_DECLARE_BODIES(document_starts)
 
 namespace bg {
 

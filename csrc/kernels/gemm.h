@@ -46,3 +46,5 @@ void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, do
 void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
 }  // namespace cpu
 }  // namespace bg
+BG_CUDA_DECLARE(gemm)
+BG_CUDA_DECLARE(gemm_symmetric)

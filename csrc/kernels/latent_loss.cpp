@@ -2,13 +2,13 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(sum_f64)
-BG_CPU_DECLARE(mse_forward)
-BG_CPU_DECLARE(mse_backward)
-BG_CPU_DECLARE(standardise_forward)
-BG_CPU_DECLARE(standardise_backward)
-BG_CPU_DECLARE(sigreg_forward)
-BG_CPU_DECLARE(sigreg_backward)
+BG_DECLARE_BODIES(sum_f64)
+BG_DECLARE_BODIES(mse_forward)
+BG_DECLARE_BODIES(mse_backward)
+BG_DECLARE_BODIES(standardise_forward)
+BG_DECLARE_BODIES(standardise_backward)
+BG_DECLARE_BODIES(sigreg_forward)
+BG_DECLARE_BODIES(sigreg_backward)
 
 namespace bg {
 

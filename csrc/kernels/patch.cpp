@@ -2,12 +2,12 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(patch_unfold_forward)
-BG_CPU_DECLARE(patch_unfold_backward)
-BG_CPU_DECLARE(patch_mean_forward)
-BG_CPU_DECLARE(patch_mean_backward)
-BG_CPU_DECLARE(patch_conv_forward)
-BG_CPU_DECLARE(patch_conv_backward)
+BG_DECLARE_BODIES(patch_unfold_forward)
+BG_DECLARE_BODIES(patch_unfold_backward)
+BG_DECLARE_BODIES(patch_mean_forward)
+BG_DECLARE_BODIES(patch_mean_backward)
+BG_DECLARE_BODIES(patch_conv_forward)
+BG_DECLARE_BODIES(patch_conv_backward)
 
 namespace bg {
 namespace {

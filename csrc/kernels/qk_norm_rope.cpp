@@ -2,9 +2,9 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(rope_table)
-BG_CPU_DECLARE(qk_norm_rope_forward)
-BG_CPU_DECLARE(qk_norm_rope_backward)
+BG_DECLARE_BODIES(rope_table)
+BG_DECLARE_BODIES(qk_norm_rope_forward)
+BG_DECLARE_BODIES(qk_norm_rope_backward)
 
 namespace bg {
 

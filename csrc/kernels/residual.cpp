@@ -2,14 +2,14 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(residual_mix_forward)
-BG_CPU_DECLARE(residual_mix_backward)
-BG_CPU_DECLARE(scaled_add_forward)
-BG_CPU_DECLARE(scaled_add_backward)
-BG_CPU_DECLARE(scalar_add_forward)
-BG_CPU_DECLARE(scalar_add_backward)
-BG_CPU_DECLARE(fill_zero)
-BG_CPU_DECLARE(accumulate)
+BG_DECLARE_BODIES(residual_mix_forward)
+BG_DECLARE_BODIES(residual_mix_backward)
+BG_DECLARE_BODIES(scaled_add_forward)
+BG_DECLARE_BODIES(scaled_add_backward)
+BG_DECLARE_BODIES(scalar_add_forward)
+BG_DECLARE_BODIES(scalar_add_backward)
+BG_DECLARE_BODIES(fill_zero)
+BG_DECLARE_BODIES(accumulate)
 
 namespace bg {
 

@@ -2,8 +2,8 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(rms_norm_forward)
-BG_CPU_DECLARE(rms_norm_backward)
+BG_DECLARE_BODIES(rms_norm_forward)
+BG_DECLARE_BODIES(rms_norm_backward)
 
 namespace bg {
 
@@ -13,10 +13,11 @@ void rms_norm_forward(const Ctx& ctx, Tensor x, double scale, double eps, Tensor
   BG_DISPATCH(x.device(), rms_norm_forward(ctx, x, scale, eps, y, rstd));
 }
 
-void rms_norm_backward(const Ctx& ctx, Tensor x, Tensor rstd, double scale, Tensor dy, Tensor dx, Write write) {
-  BG_CHECK(dy.shape() == x.shape() && dx.shape() == x.shape(), "rms_norm backward of", x.shape().str(),
+void rms_norm_backward(const Ctx& ctx, Tensor y, Tensor rstd, double scale, Tensor dy, Tensor dx, Write write) {
+  BG_CHECK(dy.shape() == y.shape() && dx.shape() == y.shape(), "rms_norm backward of", y.shape().str(),
            dy.shape().str());
-  BG_DISPATCH(x.device(), rms_norm_backward(ctx, x, rstd, scale, dy, dx, write));
+  BG_CHECK(scale != 0, "rms_norm backward: scale is 0");
+  BG_DISPATCH(y.device(), rms_norm_backward(ctx, y, rstd, scale, dy, dx, write));
 }
 
 }  // namespace bg

@@ -8,10 +8,11 @@
 namespace bg {
 
 /// y[n,i] = scale * x[n,i] * r[n],  r[n] = (mean_i x[n,i]^2 + eps)^(-1/2).
-/// x, y (N,D), contiguous, may be the same; rstd (N) receives r, kept for backward.
+/// x, y (N,D), contiguous, may be the same; rstd (N), of ctx.full_dtype(), receives r, kept for backward.
 /// Throws InvalidArgument when shapes disagree. Source: Zhang and Sennrich 2019, arXiv:1910.07467.
 void rms_norm_forward(const Ctx& ctx, Tensor x, double scale, double eps, Tensor y, Tensor rstd);
-/// dx[n,i] = scale * r * (dy - x * r^2 * mean_j(x dy)); set or added. dx may be dy when set.
-void rms_norm_backward(const Ctx& ctx, Tensor x, Tensor rstd, double scale, Tensor dy, Tensor dx, Write write);
+/// From what forward returned: dx[n,i] = r * (scale * dy - y * mean_j(y dy) / scale); set or added. dx may be dy when
+/// set. scale must not be 0.
+void rms_norm_backward(const Ctx& ctx, Tensor y, Tensor rstd, double scale, Tensor dy, Tensor dx, Write write);
 
 }  // namespace bg

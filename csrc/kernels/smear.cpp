@@ -2,8 +2,8 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(smear_forward)
-BG_CPU_DECLARE(smear_backward)
+BG_DECLARE_BODIES(smear_forward)
+BG_DECLARE_BODIES(smear_backward)
 
 namespace bg {
 

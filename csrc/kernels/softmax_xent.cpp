@@ -2,9 +2,9 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(softcap)
-BG_CPU_DECLARE(softmax_xent_forward)
-BG_CPU_DECLARE(softmax_xent_backward)
+BG_DECLARE_BODIES(softcap)
+BG_DECLARE_BODIES(softmax_xent_forward)
+BG_DECLARE_BODIES(softmax_xent_backward)
 
 namespace bg {
 

@@ -2,8 +2,8 @@
 
 #include "kernels/cpu/body.h"
 
-BG_CPU_DECLARE(xsa_forward)
-BG_CPU_DECLARE(xsa_backward_value)
+BG_DECLARE_BODIES(xsa_forward)
+BG_DECLARE_BODIES(xsa_backward_value)
 
 namespace bg {
 

@@ -25,6 +25,7 @@ class Plan {
   Plan(const Ctx& ctx, Purpose purpose) : ctx_(ctx), purpose_(purpose) {}
   Purpose purpose() const { return purpose_; }
   DType dtype() const { return ctx_.dtype; }
+  Device device() const { return ctx_.device; }
   bool training() const { return purpose_ == Purpose::train; }
 
   void keep(Tensor& t, const char* name, Shape shape) { add(t, name, shape, ctx_.dtype, Life::keep); }

@@ -81,7 +81,7 @@ TEST(InstructionSets, AttentionEqualsTheDefinition) {
     };
     std::vector<char> q = fill("q", heads), k = fill("k", groups), v = fill("v", groups), dy = fill("dy", heads), y = q;
     std::vector<char> dq = q, dk = k, dv = v, lse(static_cast<size_t>(B * H * T) * size);
-    std::vector<char> scratch(static_cast<size_t>(attention_scratch_bytes(dtype, B, T, H, d)));
+    std::vector<char> scratch(static_cast<size_t>(attention_scratch_bytes(Device::cpu, dtype, B, T, H, d)));
     const auto view = [&](std::vector<char>& x, Shape s) { return Tensor(x.data(), s, dtype, Device::cpu); };
     const Tensor L = view(lse, {B, H, T});
     attention_forward(ctx, view(q, heads), view(k, groups), view(v, groups), window, Tensor(), view(y, heads), L);

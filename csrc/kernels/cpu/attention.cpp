@@ -31,7 +31,7 @@ AttentionArgs arguments(const Tensor& q, const Tensor& k, const Tensor& v, int64
 }  // namespace
 
 void attention_forward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
-                       Tensor lse) {
+                       Tensor lse, Tensor) {
   if (q.dtype() == DType::f64) return attention_forward_loops<double>(ctx, q, k, v, window, doc_start, y, lse);
   attention_forward_fast(*ctx.pool, arguments(q, k, v, window, doc_start, y, lse));
 }

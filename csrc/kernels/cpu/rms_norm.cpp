@@ -25,14 +25,14 @@ void forward(const Ctx& ctx, Tensor x, double scale, double eps, Tensor y, Tenso
 }
 
 template <class T>
-void backward(const Ctx& ctx, Tensor x, Tensor rstd, double scale, Tensor dy, Tensor dx, Write write) {
-  const int64_t D = x.dim(1);
-  const T *px = x.ptr<T>(), *pr = rstd.ptr<T>(), *pdy = dy.ptr<T>();
+void backward(const Ctx& ctx, Tensor y, Tensor rstd, double scale, Tensor dy, Tensor dx, Write write) {
+  const int64_t D = y.dim(1);
+  const T *py = y.ptr<T>(), *pr = rstd.ptr<T>(), *pdy = dy.ptr<T>();
   T* pdx = dx.ptr<T>();
-  for_rows(ctx, x.dim(0), [=](int64_t n) {
-    const T *row = px + n * D, *g = pdy + n * D;
+  for_rows(ctx, y.dim(0), [=](int64_t n) {
+    const T *row = py + n * D, *g = pdy + n * D;
     T* out = pdx + n * D;
-    const T r = pr[n], a = static_cast<T>(scale) * r, b = a * r * r * dot(row, g, D) / static_cast<T>(D);
+    const T s = static_cast<T>(scale), r = pr[n], a = s * r, b = r * dot(row, g, D) / (s * static_cast<T>(D));
     if (write == Write::set) {
       for (int64_t i = 0; i < D; ++i) out[i] = a * g[i] - b * row[i];
     } else {
@@ -44,8 +44,8 @@ void backward(const Ctx& ctx, Tensor x, Tensor rstd, double scale, Tensor dy, Te
 void rms_norm_forward(const Ctx& ctx, Tensor x, double scale, double eps, Tensor y, Tensor rstd) {
   BG_FLOATS(x.dtype(), T, forward<T>(ctx, x, scale, eps, y, rstd));
 }
-void rms_norm_backward(const Ctx& ctx, Tensor x, Tensor rstd, double scale, Tensor dy, Tensor dx, Write write) {
-  BG_FLOATS(x.dtype(), T, backward<T>(ctx, x, rstd, scale, dy, dx, write));
+void rms_norm_backward(const Ctx& ctx, Tensor y, Tensor rstd, double scale, Tensor dy, Tensor dx, Write write) {
+  BG_FLOATS(y.dtype(), T, backward<T>(ctx, y, rstd, scale, dy, dx, write));
 }
 
 }  // namespace
