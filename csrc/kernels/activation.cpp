@@ -19,9 +19,10 @@ void activation_forward(const Ctx& ctx, Activation f, Tensor x, Tensor y) {
   BG_CHECK(x.numel() == y.numel() && x.is_contiguous() && y.is_contiguous(), "activation of", x.shape().str());
   BG_DISPATCH(x.device(), activation_forward(ctx, f, x, y));
 }
-void activation_backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx) {
-  BG_CHECK(x.numel() == dy.numel() && x.numel() == dx.numel(), "activation backward of", x.shape().str());
-  BG_DISPATCH(x.device(), activation_backward(ctx, f, x, dy, dx));
+void activation_backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx, Tensor y) {
+  BG_CHECK(x.numel() == dy.numel() && x.numel() == dx.numel() && (!y || x.numel() == y.numel()),
+           "activation backward of", x.shape().str());
+  BG_DISPATCH(x.device(), activation_backward(ctx, f, x, dy, dx, y));
 }
 
 }  // namespace bg

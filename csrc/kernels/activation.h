@@ -19,7 +19,8 @@ struct Activation {
 
 /// y = f(x), any shape, contiguous; y may be x.
 void activation_forward(const Ctx& ctx, Activation f, Tensor x, Tensor y);
-/// dx = f'(x) dy (set); dx may be dy. At 0, leaky_relu2 and relu2 have slope 0.
-void activation_backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx);
+/// dx = f'(x) dy (set); dx may be dy or x. At 0, leaky_relu2 and relu2 have slope 0. Unless y is empty it receives f(x)
+/// again, which a layer then need not keep from forward; y may be dy, not x.
+void activation_backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx, Tensor y);
 
 }  // namespace bg

@@ -27,8 +27,8 @@ void check(const Tensor& q, const Tensor& k, const Tensor& v, int64_t window, co
   check_heads("v", v, B, T, G, d, q.dtype());
   check_heads("y", y, B, T, H, d, q.dtype());
   BG_CHECK(lse.shape() == Shape({B, H, T}) && lse.is_contiguous() && lse.dtype() == full,
-           "attention: lse must be contiguous", Shape({B, H, T}).str(), "of", name_of(full), "got",
-           lse.shape().str(), name_of(lse.dtype()));
+           "attention: lse must be contiguous", Shape({B, H, T}).str(), "of", name_of(full), "got", lse.shape().str(),
+           name_of(lse.dtype()));
   if (!doc_start) return;
   BG_CHECK(doc_start.shape() == Shape({B, T}) && doc_start.is_contiguous() && doc_start.dtype() == DType::i32,
            "attention: doc_start must be contiguous int32", Shape({B, T}).str(), "got", doc_start.shape().str(),

@@ -1,5 +1,7 @@
 #include "kernels/gemm.h"
 
+#include <cstring>
+
 namespace bg {
 namespace {
 
@@ -15,8 +17,9 @@ void check(const Tensor& a, Op op_a, const Tensor& b, Op op_b, const Tensor& c) 
   check_matrix("A", a);
   check_matrix("B", b);
   check_matrix("C", c);
-  BG_CHECK(a.dtype() == c.dtype() && b.dtype() == c.dtype(), "gemm: dtypes of A, B, C:", name_of(a.dtype()),
-           name_of(b.dtype()), name_of(c.dtype()));
+  const bool widened = a.dtype() == DType::bf16 && c.dtype() == DType::f32;
+  BG_CHECK(a.dtype() == b.dtype() && (a.dtype() == c.dtype() || widened),
+           "gemm: dtypes of A, B, C:", name_of(a.dtype()), name_of(b.dtype()), name_of(c.dtype()));
   BG_CHECK(a.device() == c.device() && b.device() == c.device(), "gemm: A, B and C must be on one device");
   const bool ta = op_a == Op::transpose, tb = op_b == Op::transpose;
   BG_CHECK(a.dim(ta ? 1 : 0) == c.dim(0), "gemm: rows of op(A) and C:", a.dim(ta ? 1 : 0), c.dim(0));
@@ -31,6 +34,25 @@ void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, do
   check(a, op_a, b, op_b, c);
   if (c.numel() == 0) return;
   BG_DISPATCH(c.device(), gemm(ctx, alpha, a, op_a, b, op_b, beta, c));
+}
+
+namespace cpu {
+void gemm_add(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, Tensor add, Tensor c) {
+  if (add.data() != c.data())
+    for (int64_t i = 0; i < c.dim(0); ++i)
+      std::memcpy(c.slice(0, i, i + 1).data(), add.slice(0, i, i + 1).data(),
+                  static_cast<size_t>(c.dim(1)) * size_of(c.dtype()));
+  gemm(ctx, alpha, a, op_a, b, op_b, 1, c);
+}
+}  // namespace cpu
+
+void gemm_add(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, Tensor add, Tensor c) {
+  check(a, op_a, b, op_b, c);
+  check_matrix("add", add);
+  BG_CHECK(add.shape() == c.shape() && add.dtype() == c.dtype() && add.device() == c.device(),
+           "gemm: what is added has shape", add.shape().str(), "C has", c.shape().str());
+  if (c.numel() == 0) return;
+  BG_DISPATCH(c.device(), gemm_add(ctx, alpha, a, op_a, b, op_b, add, c));
 }
 
 void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c) {

@@ -12,8 +12,9 @@ namespace bg {
 enum class Op : uint8_t { none, transpose };
 
 /// C = alpha * op(A) op(B) + beta * C.  op(A) is (M, K), op(B) is (K, N), C is (M, N); float32 or float64, all three
-/// alike. The last dimension of each is contiguous, the row stride is free. C must not overlap A or B; beta = 0 does
-/// not read C. K = 0 leaves beta * C.
+/// alike; on CUDA float32, or A and B bfloat16 and C either of them (sums in float32, never tf32). The last dimension
+/// of each is contiguous, the row stride is free. C must not overlap A or B; beta = 0 does not read C. K = 0 leaves
+/// beta * C.
 ///
 /// With the built-in library each element of C is summed in an order that depends on K alone: not on M, N, the row, the
 /// number of threads or what else is in the batch. So a row's result has the same bits in any batch split. Other
@@ -24,6 +25,9 @@ enum class Op : uint8_t { none, transpose };
 /// 2008, doi:10.1145/1356052.1356053.
 void gemm(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
 
+/// C = alpha * op(A) op(B) + add; `add` is shaped and typed like C and may be C.
+void gemm_add(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, Tensor add, Tensor c);
+
 /// gemm() for a product that is known to be symmetric (M = N; beta * C symmetric too): half the arithmetic. Computes
 /// the elements on and above the diagonal, copies them below it.
 void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor c);
@@ -32,13 +36,17 @@ void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, O
 inline void linear_forward(const Ctx& ctx, Tensor x, Tensor w, Tensor y, double beta = 0) {
   gemm(ctx, 1, x, Op::none, w, Op::transpose, beta, y);
 }
+/// y = add + x w^T: a linear layer whose output joins a stream. add may be y.
+inline void linear_forward_add(const Ctx& ctx, Tensor x, Tensor w, Tensor add, Tensor y) {
+  gemm_add(ctx, 1, x, Op::none, w, Op::transpose, add, y);
+}
 /// dx = dy w + beta * dx.
 inline void linear_backward_input(const Ctx& ctx, Tensor dy, Tensor w, Tensor dx, double beta = 0) {
   gemm(ctx, 1, dy, Op::none, w, Op::none, beta, dx);
 }
-/// dw += dy^T x.
-inline void linear_backward_weight(const Ctx& ctx, Tensor x, Tensor dy, Tensor dw) {
-  gemm(ctx, 1, dy, Op::transpose, x, Op::none, 1, dw);
+/// dw = dy^T x + beta * dw; parameter gradients add up.
+inline void linear_backward_weight(const Ctx& ctx, Tensor x, Tensor dy, Tensor dw, double beta = 1) {
+  gemm(ctx, 1, dy, Op::transpose, x, Op::none, beta, dw);
 }
 
 namespace cpu {
@@ -47,4 +55,5 @@ void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, O
 }  // namespace cpu
 }  // namespace bg
 BG_CUDA_DECLARE(gemm)
+BG_CUDA_DECLARE(gemm_add)
 BG_CUDA_DECLARE(gemm_symmetric)

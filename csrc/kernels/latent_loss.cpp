@@ -20,9 +20,9 @@ void mse_forward(const Ctx& ctx, Tensor a, Tensor b, Tensor out) {
   BG_CHECK(a.numel() == b.numel() && a.numel() > 0 && out.numel() == 1, "mse of", a.shape().str(), b.shape().str());
   BG_DISPATCH(a.device(), mse_forward(ctx, a, b, out));
 }
-void mse_backward(const Ctx& ctx, Tensor a, Tensor b, double scale, Tensor da) {
+void mse_backward(const Ctx& ctx, Tensor a, Tensor b, double scale, Tensor weight, Tensor da) {
   BG_CHECK(a.numel() == b.numel() && a.numel() == da.numel(), "mse backward of", a.shape().str(), b.shape().str());
-  BG_DISPATCH(a.device(), mse_backward(ctx, a, b, scale, da));
+  BG_DISPATCH(a.device(), mse_backward(ctx, a, b, scale, weight, da));
 }
 void standardise_forward(const Ctx& ctx, Tensor z, Tensor y, Tensor std) {
   BG_CHECK(z.rank() == 2 && z.dim(0) >= 2 && z.shape() == y.shape() && std.numel() == z.dim(1), "standardise of",
@@ -39,9 +39,9 @@ void sigreg_forward(const Ctx& ctx, Tensor p, Tensor means, Tensor out) {
            p.shape().str());
   BG_DISPATCH(p.device(), sigreg_forward(ctx, p, means, out));
 }
-void sigreg_backward(const Ctx& ctx, Tensor p, Tensor means, double scale, Tensor dp) {
+void sigreg_backward(const Ctx& ctx, Tensor p, Tensor means, double scale, Tensor weight, Tensor dp) {
   BG_CHECK(p.shape() == dp.shape(), "sigreg backward of", p.shape().str());
-  BG_DISPATCH(p.device(), sigreg_backward(ctx, p, means, scale, dp));
+  BG_DISPATCH(p.device(), sigreg_backward(ctx, p, means, scale, weight, dp));
 }
 
 }  // namespace bg

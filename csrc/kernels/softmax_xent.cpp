@@ -18,10 +18,12 @@ void softmax_xent_forward(const Ctx& ctx, Tensor logits, Tensor targets, Tensor 
            "softmax_xent of", logits.shape().str(), targets.shape().str());
   BG_DISPATCH(logits.device(), softmax_xent_forward(ctx, logits, targets, nll, lse));
 }
-void softmax_xent_backward(const Ctx& ctx, Tensor targets, Tensor lse, double cap, double scale, Tensor logits) {
-  BG_CHECK(logits.rank() == 2 && targets.numel() == logits.dim(0) && lse.numel() == logits.dim(0),
+void softmax_xent_backward(const Ctx& ctx, Tensor logits, Tensor targets, Tensor lse, double cap, double scale,
+                           Tensor dlogits) {
+  BG_CHECK(logits.rank() == 2 && targets.numel() == logits.dim(0) && lse.numel() == logits.dim(0) &&
+               dlogits.shape() == logits.shape(),
            "softmax_xent backward of", logits.shape().str());
-  BG_DISPATCH(logits.device(), softmax_xent_backward(ctx, targets, lse, cap, scale, logits));
+  BG_DISPATCH(logits.device(), softmax_xent_backward(ctx, logits, targets, lse, cap, scale, dlogits));
 }
 
 }  // namespace bg

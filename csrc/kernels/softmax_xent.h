@@ -10,7 +10,8 @@ namespace bg {
 void softcap(const Ctx& ctx, double cap, Tensor x);
 
 /// nll[n] = ln sum_v exp(logits[n,v]) - logits[n,targets[n]] in nats, 0 where targets[n] is -1.
-/// logits (N,V), of ctx.full_dtype() as lse; targets (N) i32 in -1..V-1; nll (N) f64; lse (N) receives the logarithm, kept for backward.
+/// logits (N,V), of ctx.full_dtype() as lse; targets (N) i32 in -1..V-1; nll (N) f64; lse (N) receives the logarithm,
+/// kept for backward.
 void softmax_xent_forward(const Ctx& ctx, Tensor logits, Tensor targets, Tensor nll, Tensor lse);
 /// The gradient before the soft cap of scale * sum_n nll[n]: dlogits = scale * (softmax - onehot) * (1 - (logits /
 /// cap)^2), zero rows where targets[n] is -1. dlogits (N,V) may be logits; bfloat16 beside float32 logits on CUDA.

@@ -38,8 +38,8 @@ void Attention::reserve(Plan& plan, Dims dims) {
   plan.backward(dq_, "dq", {B, T, H, d});
   plan.backward(dk_, "dk", {B, T, G, d});
   plan.backward(dqkv_, "dqkv", {B, T, (H + 2 * G) * d});
-  plan.backward(attention_scratch_, "attention_scratch", {attention_scratch_bytes(plan.device(), plan.dtype(), B, T, H, d)},
-                DType::u8);
+  plan.backward(attention_scratch_, "attention_scratch",
+                {attention_scratch_bytes(plan.device(), plan.dtype(), B, T, H, d)}, DType::u8);
 }
 
 Tensor Attention::values_of(Tensor packed) const {

@@ -1,6 +1,8 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/activation.cpp"
 #include "kernels/activation.h"
+#include <algorithm>
+
 #include "hwy/foreach_target.h"
 #include "kernels/cpu/body.h"
 #include "kernels/cpu/math-inl.h"
@@ -42,47 +44,63 @@ void leaky_products(T above, T below, const T* x, const T* g, int64_t n, T* out)
 }
 
 template <class T>
-void forward(const Ctx& ctx, Activation f, Tensor x, Tensor y) {
-  const T *px = x.ptr<T>(), slope2 = static_cast<T>(f.slope * f.slope);
-  T* py = y.ptr<T>();
-  for_chunks(ctx, x.numel(), [=](int64_t lo, int64_t hi) {
-    switch (f.kind) {
-      case Activation::Kind::leaky_relu2:
-      case Activation::Kind::relu2:
-        leaky_products(T(1), slope2, px + lo, px + lo, hi - lo, py + lo);
-        break;
-      case Activation::Kind::gelu:
-        for (int64_t i = lo; i < hi; ++i) py[i] = px[i] * cumulative_normal(px[i]);
-        break;
-      case Activation::Kind::silu:
-        for (int64_t i = lo; i < hi; ++i) py[i] = px[i] * sigmoid_of(px[i]);
-        break;
-    }
-  });
+void forward_part(Activation f, const T* px, int64_t n, T* py) {
+  switch (f.kind) {
+    case Activation::Kind::leaky_relu2:
+    case Activation::Kind::relu2:
+      leaky_products(T(1), static_cast<T>(f.slope * f.slope), px, px, n, py);
+      break;
+    case Activation::Kind::gelu:
+      for (int64_t i = 0; i < n; ++i) py[i] = px[i] * cumulative_normal(px[i]);
+      break;
+    case Activation::Kind::silu:
+      for (int64_t i = 0; i < n; ++i) py[i] = px[i] * sigmoid_of(px[i]);
+      break;
+  }
 }
 
 template <class T>
-void backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx) {
-  const T *px = x.ptr<T>(), *g = dy.ptr<T>(), slope2 = static_cast<T>(f.slope * f.slope);
-  T* out = dx.ptr<T>();
+void backward_part(Activation f, const T* px, const T* g, int64_t n, T* out) {
+  switch (f.kind) {
+    case Activation::Kind::leaky_relu2:
+    case Activation::Kind::relu2:
+      leaky_products(T(2), static_cast<T>(2 * f.slope * f.slope), px, g, n, out);
+      break;
+    case Activation::Kind::gelu:
+      for (int64_t i = 0; i < n; ++i) {
+        const T density = exp_of(T(-0.5) * px[i] * px[i]) * T(0.39894228040143267794);
+        out[i] = (cumulative_normal(px[i]) + px[i] * density) * g[i];
+      }
+      break;
+    case Activation::Kind::silu:
+      for (int64_t i = 0; i < n; ++i) {
+        const T s = sigmoid_of(px[i]);
+        out[i] = s * (1 + px[i] * (1 - s)) * g[i];
+      }
+      break;
+  }
+}
+
+template <class T>
+void forward(const Ctx& ctx, Activation f, Tensor x, Tensor y) {
+  const T* px = x.ptr<T>();
+  T* py = y.ptr<T>();
+  for_chunks(ctx, x.numel(), [=](int64_t lo, int64_t hi) { forward_part(f, px + lo, hi - lo, py + lo); });
+}
+
+// In parts, so that y may lie where dy does: f(x) waits in `kept` until x and dy have been read.
+template <class T>
+void backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx, Tensor y) {
+  constexpr int64_t kPart = 1024;
+  const T *px = x.ptr<T>(), *g = dy.ptr<T>();
+  T *out = dx.ptr<T>(), *py = y ? y.ptr<T>() : nullptr;
   for_chunks(ctx, x.numel(), [=](int64_t lo, int64_t hi) {
-    switch (f.kind) {
-      case Activation::Kind::leaky_relu2:
-      case Activation::Kind::relu2:
-        leaky_products(T(2), 2 * slope2, px + lo, g + lo, hi - lo, out + lo);
-        break;
-      case Activation::Kind::gelu:
-        for (int64_t i = lo; i < hi; ++i) {
-          const T density = exp_of(T(-0.5) * px[i] * px[i]) * T(0.39894228040143267794);
-          out[i] = (cumulative_normal(px[i]) + px[i] * density) * g[i];
-        }
-        break;
-      case Activation::Kind::silu:
-        for (int64_t i = lo; i < hi; ++i) {
-          const T s = sigmoid_of(px[i]);
-          out[i] = s * (1 + px[i] * (1 - s)) * g[i];
-        }
-        break;
+    T kept[kPart];
+    for (int64_t i = lo; i < hi; i += kPart) {
+      const int64_t n = std::min(kPart, hi - i);
+      if (py != nullptr) forward_part(f, px + i, n, kept);
+      backward_part(f, px + i, g + i, n, out + i);
+      if (py != nullptr) std::copy_n(kept, n, py + i);
     }
   });
 }
@@ -90,8 +108,8 @@ void backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx) {
 void activation_forward(const Ctx& ctx, Activation f, Tensor x, Tensor y) {
   BG_FLOATS(x.dtype(), T, forward<T>(ctx, f, x, y));
 }
-void activation_backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx) {
-  BG_FLOATS(x.dtype(), T, backward<T>(ctx, f, x, dy, dx));
+void activation_backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx, Tensor y) {
+  BG_FLOATS(x.dtype(), T, backward<T>(ctx, f, x, dy, dx, y));
 }
 
 }  // namespace

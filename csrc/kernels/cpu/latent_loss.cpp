@@ -171,8 +171,8 @@ void sigreg_gradient(const Ctx& ctx, Tensor p, Tensor means, double scale, Tenso
 void mse_forward(const Ctx&, Tensor a, Tensor b, Tensor out) {
   BG_FLOATS(a.dtype(), T, mse_sum<T>(a, b, out));
 }
-void mse_backward(const Ctx&, Tensor a, Tensor b, double scale, Tensor da) {
-  BG_FLOATS(a.dtype(), T, mse_gradient<T>(a, b, scale, da));
+void mse_backward(const Ctx&, Tensor a, Tensor b, double scale, Tensor weight, Tensor da) {
+  BG_FLOATS(a.dtype(), T, mse_gradient<T>(a, b, scale * *weight.ptr<double>(), da));
 }
 void standardise_forward(const Ctx& ctx, Tensor z, Tensor y, Tensor std) {
   BG_FLOATS(z.dtype(), T, standard<T>(ctx, z, y, std));
@@ -183,8 +183,8 @@ void standardise_backward(const Ctx& ctx, Tensor y, Tensor std, Tensor dy, Tenso
 void sigreg_forward(const Ctx& ctx, Tensor p, Tensor means, Tensor out) {
   BG_FLOATS(p.dtype(), T, sigreg_sums<T>(ctx, p, means, out));
 }
-void sigreg_backward(const Ctx& ctx, Tensor p, Tensor means, double scale, Tensor dp) {
-  BG_FLOATS(p.dtype(), T, sigreg_gradient<T>(ctx, p, means, scale, dp));
+void sigreg_backward(const Ctx& ctx, Tensor p, Tensor means, double scale, Tensor weight, Tensor dp) {
+  BG_FLOATS(p.dtype(), T, sigreg_gradient<T>(ctx, p, means, scale * *weight.ptr<double>(), dp));
 }
 
 }  // namespace

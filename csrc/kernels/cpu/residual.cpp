@@ -39,6 +39,27 @@ void mix_backward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor dy, Te
 }
 
 template <class T>
+void rows_forward(const Ctx& ctx, Tensor w, Tensor scale, Tensor out) {
+  const int64_t K = w.dim(1);
+  const T *pw = w.ptr<T>(), *s = scale.ptr<T>();
+  T* py = out.ptr<T>();
+  for_rows(ctx, w.dim(0), [=](int64_t o) {
+    for (int64_t i = o * K; i < (o + 1) * K; ++i) py[i] = s[o] * pw[i];
+  });
+}
+
+template <class T>
+void rows_backward(const Ctx& ctx, Tensor w, Tensor scale, Tensor dout, Tensor dw, Tensor dscale) {
+  const int64_t K = w.dim(1);
+  const T *pw = w.ptr<T>(), *s = scale.ptr<T>(), *g = dout.ptr<T>();
+  T *pdw = dw.ptr<T>(), *pds = dscale.ptr<T>();
+  for_rows(ctx, w.dim(0), [=](int64_t o) {
+    for (int64_t i = o * K; i < (o + 1) * K; ++i) pdw[i] += s[o] * g[i];
+    pds[o] += dot(pw + o * K, g + o * K, K);
+  });
+}
+
+template <class T>
 void add_forward(const Ctx& ctx, Tensor x, Tensor a, Tensor scale, Tensor y) {
   const int64_t D = x.dim(1);
   const T *px = x.ptr<T>(), *pa = a.ptr<T>(), *s = scale.ptr<T>();
@@ -89,6 +110,12 @@ void residual_mix_backward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tens
                            Tensor dmix) {
   BG_FLOATS(x.dtype(), T, mix_backward<T>(ctx, x, x0, mix, dy, dx, dx0, dmix));
 }
+void scale_rows_forward(const Ctx& ctx, Tensor w, Tensor scale, Tensor out) {
+  BG_FLOATS(w.dtype(), T, rows_forward<T>(ctx, w, scale, out));
+}
+void scale_rows_backward(const Ctx& ctx, Tensor w, Tensor scale, Tensor dout, Tensor dw, Tensor dscale) {
+  BG_FLOATS(w.dtype(), T, rows_backward<T>(ctx, w, scale, dout, dw, dscale));
+}
 void scaled_add_forward(const Ctx& ctx, Tensor x, Tensor a, Tensor scale, Tensor y) {
   BG_FLOATS(x.dtype(), T, add_forward<T>(ctx, x, a, scale, y));
 }
@@ -128,6 +155,8 @@ HWY_AFTER_NAMESPACE();
 namespace bg::cpu {
 BG_CPU_BODY(residual_mix_forward)
 BG_CPU_BODY(residual_mix_backward)
+BG_CPU_BODY(scale_rows_forward)
+BG_CPU_BODY(scale_rows_backward)
 BG_CPU_BODY(scaled_add_forward)
 BG_CPU_BODY(scaled_add_backward)
 BG_CPU_BODY(scalar_add_forward)

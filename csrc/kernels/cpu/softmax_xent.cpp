@@ -40,24 +40,26 @@ void forward(const Ctx& ctx, Tensor logits, Tensor targets, Tensor nll, Tensor l
 }
 
 template <class T>
-void backward(const Ctx& ctx, Tensor targets, Tensor lse, double cap, double scale, Tensor logits) {
+void backward(const Ctx& ctx, Tensor logits, Tensor targets, Tensor lse, double cap, double scale, Tensor dlogits) {
   const int64_t V = logits.dim(1);
-  T* p = logits.ptr<T>();
+  const T* p = logits.ptr<T>();
+  T* const pd = dlogits.ptr<T>();
   const int32_t* target = targets.ptr<int32_t>();
   const T *pl = lse.ptr<T>(), s = static_cast<T>(scale), inverse = cap > 0 ? static_cast<T>(1 / cap) : T(0);
   for_rows(ctx, logits.dim(0), [=](int64_t n) {
-    T* row = p + n * V;
+    const T* row = p + n * V;
+    T* out = pd + n * V;
     if (target[n] < 0) {
-      std::fill_n(row, V, T(0));
+      std::fill_n(out, V, T(0));
       return;
     }
     const T l = pl[n], at_target = row[target[n]] * inverse;
     const T hit = s * (1 - at_target * at_target);
     for (int64_t v = 0; v < V; ++v) {
       const T z = row[v] * inverse;
-      row[v] = s * exp_of(row[v] - l) * (1 - z * z);
+      out[v] = s * exp_of(row[v] - l) * (1 - z * z);
     }
-    row[target[n]] -= hit;
+    out[target[n]] -= hit;
   });
 }
 
@@ -67,8 +69,9 @@ void softcap(const Ctx& ctx, double cap, Tensor x) {
 void softmax_xent_forward(const Ctx& ctx, Tensor logits, Tensor targets, Tensor nll, Tensor lse) {
   BG_FLOATS(logits.dtype(), T, forward<T>(ctx, logits, targets, nll, lse));
 }
-void softmax_xent_backward(const Ctx& ctx, Tensor targets, Tensor lse, double cap, double scale, Tensor logits) {
-  BG_FLOATS(logits.dtype(), T, backward<T>(ctx, targets, lse, cap, scale, logits));
+void softmax_xent_backward(const Ctx& ctx, Tensor logits, Tensor targets, Tensor lse, double cap, double scale,
+                           Tensor dlogits) {
+  BG_FLOATS(logits.dtype(), T, backward<T>(ctx, logits, targets, lse, cap, scale, dlogits));
 }
 
 }  // namespace
