@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "base/check.h"
 #include "base/dtype.h"
 #include "base/threads.h"
 

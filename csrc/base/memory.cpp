@@ -26,6 +26,15 @@ void copy_bytes(const Ctx&, void* to, Device, const void* from, Device, size_t s
 void clear_bytes(const Ctx&, void* data, size_t size_bytes) {
   std::memset(data, 0, size_bytes);
 }
+void allocate_staging(size_t size_bytes, void*& data) {
+  allocate(size_bytes, data);
+}
+void release_staging(void* data) noexcept {
+  std::free(data);
+}
+void enqueue_copy(const Ctx&, void* to, const void* from, size_t size_bytes) {
+  std::memmove(to, from, size_bytes);
+}
 
 }  // namespace cpu
 
@@ -37,6 +46,9 @@ void describe(GpuInfo& info);
 void synchronise(const Ctx& ctx);
 void copy_bytes(const Ctx& ctx, void* to, Device to_device, const void* from, Device from_device, size_t size_bytes);
 void clear_bytes(const Ctx& ctx, void* data, size_t size_bytes);
+void allocate_staging(size_t size_bytes, void*& data);
+void release_staging(void* data) noexcept;
+void enqueue_copy(const Ctx& ctx, void* to, const void* from, size_t size_bytes);
 }  // namespace cuda
 
 Ctx make_ctx(Device device, DType dtype, int threads, int index) {
@@ -84,6 +96,27 @@ void copy_bytes(const Ctx& ctx, void* to, Device to_device, const void* from, De
 }
 void clear_bytes(const Ctx& ctx, Device device, void* data, size_t size_bytes) {
   if (size_bytes > 0) BG_DISPATCH(device, clear_bytes(ctx, data, size_bytes));
+}
+
+Staging::Staging(const Ctx& ctx, size_t size_bytes) : size_(size_bytes), device_(ctx.device) {
+  if (size_bytes > 0) BG_DISPATCH(device_, allocate_staging(size_bytes, data_));
+}
+Staging::~Staging() {
+  if (data_ == nullptr) return;
+  if (device_ == Device::cpu) {
+    cpu::release_staging(data_);
+    return;
+  }
+  if constexpr (kBuiltWithCuda) BG_DISPATCH(device_, release_staging(data_));
+}
+Staging& Staging::operator=(Staging&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(device_, other.device_);
+  return *this;
+}
+void enqueue_copy(const Ctx& ctx, void* to, const void* from, size_t size_bytes) {
+  if (size_bytes > 0) BG_DISPATCH(ctx.device, enqueue_copy(ctx, to, from, size_bytes));
 }
 
 }  // namespace bg

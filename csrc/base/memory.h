@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/ctx.h"
@@ -39,5 +40,25 @@ void synchronise(const Ctx& ctx);
 /// has read it when this returns; one to host memory has written it.
 void copy_bytes(const Ctx& ctx, void* to, Device to_device, const void* from, Device from_device, size_t size_bytes);
 void clear_bytes(const Ctx& ctx, Device device, void* data, size_t size_bytes);
+
+/// Host memory that the context's device reads and writes by itself (pinned), so that copies need not wait.
+class Staging {
+ public:
+  Staging() = default;
+  Staging(const Ctx& ctx, size_t size_bytes);
+  ~Staging();
+  Staging(Staging&& other) noexcept { *this = std::move(other); }
+  Staging& operator=(Staging&& other) noexcept;
+  void* data() const { return data_; }
+  size_t size_bytes() const { return size_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+  Device device_ = Device::cpu;
+};
+/// A copy between Staging memory and the device, or inside the device, in order with the context's other work and
+/// without waiting: the host side must stay as it is until synchronise().
+void enqueue_copy(const Ctx& ctx, void* to, const void* from, size_t size_bytes);
 
 }  // namespace bg

@@ -116,7 +116,8 @@ std::vector<Case> elementwise_cases(const Ctx& ctx) {
   add("leaky_relu2 forward", {hidden}, {hidden},
       [mlp](const Ctx& c, const Tensors& x, const Tensors& y) { activation_forward(c, mlp, x[0], y[0]); });
   add("leaky_relu2 backward", {hidden, hidden}, {hidden},
-      [mlp](const Ctx& c, const Tensors& x, const Tensors& y) { activation_backward(c, mlp, x[0], x[1], y[0]); });
+      [mlp](const Ctx& c, const Tensors& x, const Tensors& y) { activation_backward(c, mlp, x[0], x[1], y[0], Tensor());
+      });
   add("softcap", {{N, V}}, {{N, V}}, [](const Ctx& c, const Tensors& x, const Tensors& y) {
     fill_zero(c, y[0]);
     accumulate(c, x[0], y[0]);
@@ -127,9 +128,7 @@ std::vector<Case> elementwise_cases(const Ctx& ctx) {
     softmax_xent_forward(c, x[0], ids, nll, y[0]);
   });
   add("softmax_xent backward", {{N, V}, {N}}, {{N, V}}, [own, ids](const Ctx& c, const Tensors& x, const Tensors& y) {
-    fill_zero(c, y[0]);
-    accumulate(c, x[0], y[0]);
-    softmax_xent_backward(c, ids, x[1], 30, 1.0 / N, y[0]);
+    softmax_xent_backward(c, x[0], ids, x[1], 30, 1.0 / N, y[0]);
   });
   add("chunk_mean", {rows3}, {latents},
       [=](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_mean(c, x[0], chunk, y[0]); });
@@ -137,11 +136,13 @@ std::vector<Case> elementwise_cases(const Ctx& ctx) {
     fill_zero(c, y[0]);
     chunk_add_forward(c, x[0], chunk, y[0]);
   });
-  const Tensor means = own->zeros({2, 256, kSigregPoints}, DType::f64), loss = own->zeros({}, DType::f64);
+  const Tensor means = own->zeros({2, 256, kSigregPoints}, DType::f64), loss = own->zeros({}, DType::f64),
+               one = own->zeros({}, DType::f64);
+  *one.ptr<double>() = 1;
   add("sigreg", {{N / chunk, 256}}, {{N / chunk, 256}},
-      [own, means, loss](const Ctx& c, const Tensors& x, const Tensors& y) {
+      [own, means, loss, one](const Ctx& c, const Tensors& x, const Tensors& y) {
         sigreg_forward(c, x[0], means, loss);
-        sigreg_backward(c, x[0], means, 1, y[0]);
+        sigreg_backward(c, x[0], means, 1, one, y[0]);
       });
   return cases;
 }

@@ -42,7 +42,7 @@ void gemm_add(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b
     for (int64_t i = 0; i < c.dim(0); ++i)
       std::memcpy(c.slice(0, i, i + 1).data(), add.slice(0, i, i + 1).data(),
                   static_cast<size_t>(c.dim(1)) * size_of(c.dtype()));
-  gemm(ctx, alpha, a, op_a, b, op_b, 1, c);
+  cpu::gemm(ctx, alpha, a, op_a, b, op_b, 1, c);
 }
 }  // namespace cpu
 

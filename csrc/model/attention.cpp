@@ -26,11 +26,12 @@ void Attention::declare(ParamTable& p) {
 
 void Attention::reserve(Plan& plan, Dims dims) {
   const int64_t H = config_.num_heads, G = config_.num_kv_heads, d = config_.head_dim(), B = dims.B, T = dims.T;
+  output_.reserve(plan, config_.model_dim, H * d);
   plan.saved(qkv_, "qkv", {B, T, (H + 2 * G) * d});
   plan.saved(q_, "q", {B, T, H, d});
   plan.saved(k_, "k", {B, T, G, d});
-  plan.saved(rstd_, "rstd", {B, T, H + G});
-  plan.saved(lse_, "lse", {B, H, T});
+  plan.saved(rstd_, "rstd", {B, T, H + G}, plan.full_dtype());
+  plan.saved(lse_, "lse", {B, H, T}, plan.full_dtype());
   plan.saved(read_, "read", {B, T, H, d});
   if (place_.xsa) plan.saved(mixed_, "mixed", {B, T, H, d});
   plan.backward(dmixed_, "dmixed", {B, T, H, d});
@@ -47,21 +48,23 @@ Tensor Attention::values_of(Tensor packed) const {
   return packed.slice(2, (H + G) * d, (H + 2 * G) * d).split_last(d);
 }
 
-void Attention::forward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor y) {
+void Attention::forward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor x, Tensor y) {
   const int64_t N = u.dim(0) * u.dim(1), D = u.dim(2), Hd = q_.dim(2) * q_.dim(3);
-  linear_forward(ctx, u.reshape({N, D}), stacked({c_q_.value, c_k_.value, c_v_.value}), qkv_.reshape({N, qkv_.dim(2)}));
+  linear_forward(ctx, u.reshape({N, D}), stacked({c_q_.operand, c_k_.operand, c_v_.operand}),
+                 qkv_.reshape({N, qkv_.dim(2)}));
   qk_norm_rope_forward(ctx, qkv_, q_gain_.value, positions.rope, config_.norm_eps, q_, k_, rstd_);
-  attention_forward(ctx, q_, k_, values_of(qkv_), place_.window, positions.doc_start, read_, lse_);
+  attention_forward(ctx, q_, k_, values_of(qkv_), place_.window, positions.doc_start, read_, lse_, q_gain_.value);
   if (place_.xsa) xsa_forward(ctx, read_, values_of(qkv_), mixed_);
   const Tensor out = place_.xsa ? mixed_ : read_;
-  linear_forward(ctx, out.reshape({N, Hd}), proj_.value, y.reshape({N, D}));
+  output_.forward(ctx, out.reshape({N, Hd}), proj_, scale, x.reshape({N, D}), y.reshape({N, D}));
 }
 
-void Attention::backward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor dy, Tensor du) {
+void Attention::backward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor dy,
+                         Tensor du) {
   const int64_t N = u.dim(0) * u.dim(1), D = u.dim(2), Hd = q_.dim(2) * q_.dim(3), W = qkv_.dim(2);
   const Tensor out = place_.xsa ? mixed_ : read_;
-  linear_backward_weight(ctx, out.reshape({N, Hd}), dy.reshape({N, D}), proj_.grad);
-  linear_backward_input(ctx, dy.reshape({N, D}), proj_.value, dmixed_.reshape({N, Hd}));
+  output_.backward_weight(ctx, out.reshape({N, Hd}), proj_, scale, dy.reshape({N, D}));
+  output_.backward_input(ctx, dy.reshape({N, D}), dmixed_.reshape({N, Hd}));
   const Tensor v = values_of(qkv_), dv = values_of(dqkv_);
   if (place_.xsa) xsa_backward_input(ctx, v, dmixed_, dread_);
   const Tensor dread = place_.xsa ? dread_ : dmixed_;
@@ -71,7 +74,7 @@ void Attention::backward(const Ctx& ctx, Tensor u, const Positions& positions, T
   qk_norm_rope_backward(ctx, qkv_, q_gain_.value, positions.rope, rstd_, dq_, dk_, dqkv_, q_gain_.grad);
   const Tensor dqkv = dqkv_.reshape({N, W});
   linear_backward_weight(ctx, u.reshape({N, D}), dqkv, stacked({c_q_.grad, c_k_.grad, c_v_.grad}));
-  linear_backward_input(ctx, dqkv, stacked({c_q_.value, c_k_.value, c_v_.value}), du.reshape({N, D}));
+  linear_backward_input(ctx, dqkv, stacked({c_q_.operand, c_k_.operand, c_v_.operand}), du.reshape({N, D}));
 }
 
 }  // namespace bg

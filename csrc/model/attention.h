@@ -2,6 +2,7 @@
 #pragma once
 
 #include "model/layer.h"
+#include "model/scaled_linear.h"
 
 namespace bg {
 
@@ -13,8 +14,9 @@ class Attention final : public Layer {
   std::string scale_name() const override;
   void declare(ParamTable& params) override;
   void reserve(Plan& plan, Dims dims) override;
-  void forward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor y) override;
-  void backward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor dy, Tensor du) override;
+  void forward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor x, Tensor y) override;
+  void backward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor dy,
+                Tensor du) override;
 
  private:
   Tensor values_of(Tensor packed) const;
@@ -22,6 +24,7 @@ class Attention final : public Layer {
   const Config& config_;
   LayerPlace place_;
   Param q_gain_, c_q_, c_k_, c_v_, proj_;
+  ScaledLinear output_;
   Tensor qkv_, q_, k_, rstd_, lse_, read_, mixed_;  // read: what attention returns; mixed: after XSA
   Tensor dmixed_, dread_, dq_, dk_, dqkv_, attention_scratch_;
 };

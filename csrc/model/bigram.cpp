@@ -32,7 +32,7 @@ Tensor Bigram::forward(const Ctx& ctx, Tensor ids) {
               config_.bigram_vocab_size, buckets_);
   embedding_forward(ctx, buckets_, embed_.value, rows_.reshape({N, W}));
   if (K > 1) patch_mean_forward(ctx, rows_, K, means_);
-  linear_forward(ctx, (K > 1 ? means_ : rows_).reshape({N / K, W}), proj_.value, out_);
+  linear_forward(ctx, (K > 1 ? means_ : rows_).reshape({N / K, W}), proj_.operand, out_);
   return out_;
 }
 
@@ -40,7 +40,7 @@ void Bigram::backward(const Ctx& ctx, Tensor dp) {
   const int64_t K = config_.patch_size, W = config_.bigram_dim, N = buckets_.numel();
   const Tensor in = K > 1 ? means_ : rows_, din = K > 1 ? dmeans_ : drows_;
   linear_backward_weight(ctx, in.reshape({N / K, W}), dp, proj_.grad);
-  linear_backward_input(ctx, dp, proj_.value, din.reshape({N / K, W}));
+  linear_backward_input(ctx, dp, proj_.operand, din.reshape({N / K, W}));
   if (K > 1) patch_mean_backward(ctx, dmeans_, K, drows_);
   embedding_backward(ctx, buckets_, drows_.reshape({N, W}), embed_.grad);
 }

@@ -25,14 +25,15 @@ void OutputStage::reserve(Plan& plan, int64_t B, int64_t T) {
   const Plan::Scope scope(plan, "head");
   const int64_t V = config_.vocab_size(), D = config_.model_dim, K = config_.patch_size, N = B * T;
   plan.keep(normed_, "normed", {N / K, D});
-  plan.keep(rstd_, "rstd", {N / K});
-  plan.keep(logits_, "logits", {N, V});
-  plan.keep(lse_, "lse", {N});
+  plan.keep(rstd_, "rstd", {N / K}, plan.full_dtype());
+  plan.keep(logits_, "logits", {N, V}, plan.full_dtype());
+  plan.keep(lse_, "lse", {N}, plan.full_dtype());
+  if (plan.dtype() != plan.full_dtype()) plan.backward(dlogits_, "dlogits", {N, V});
   if (patched()) {
     plan.keep(s_, "s", {B, T, D});
     plan.keep(c_, "c", {B, T, D});
     plan.keep(r_, "r", {N, D});
-    plan.keep(c_rstd_, "c_rstd", {N});
+    plan.keep(c_rstd_, "c_rstd", {N}, plan.full_dtype());
     plan.backward(ds_, "ds", {B, T, D});
     plan.backward(dc_, "dc", {B, T, D});
   }
@@ -45,13 +46,13 @@ Tensor OutputStage::forward(const Ctx& ctx, Tensor x) {
   Tensor r = normed_;
   if (patched()) {
     const Tensor e = input_.bytes();
-    linear_forward(ctx, e.reshape({N, e.dim(2)}), byte_proj_.value, s_.reshape({N, D}));
+    linear_forward(ctx, e.reshape({N, e.dim(2)}), byte_proj_.operand, s_.reshape({N, D}));
     chunk_add_forward(ctx, normed_.reshape({e.dim(0), e.dim(1) / K, D}), K, s_);
     patch_conv_forward(ctx, s_, conv_.value, c_);
     rms_norm_forward(ctx, c_.reshape({N, D}), 1, eps, r_, c_rstd_);
     r = r_;
   }
-  linear_forward(ctx, r, output().value, logits_);
+  linear_forward(ctx, r, output().operand, logits_);
   softcap(ctx, config_.logit_softcap, logits_);
   return logits_;
 }
@@ -62,23 +63,24 @@ void OutputStage::nll(const Ctx& ctx, Tensor targets, Tensor nll) {
 
 void OutputStage::backward_logits(const Ctx& ctx, Tensor targets, double scale, Tensor dnormed) {
   const int64_t N = logits_.dim(0), D = config_.model_dim, K = config_.patch_size;
-  softmax_xent_backward(ctx, targets, lse_, config_.logit_softcap, scale, logits_);
-  linear_backward_weight(ctx, patched() ? r_ : normed_, logits_, output().grad);
+  const Tensor dlogits = logits_.dtype() == ctx.dtype ? logits_ : dlogits_;  // in place where it is as precise
+  softmax_xent_backward(ctx, logits_, targets, lse_, config_.logit_softcap, scale, dlogits);
+  linear_backward_weight(ctx, patched() ? r_ : normed_, dlogits, output().grad);
   if (!patched()) {
-    linear_backward_input(ctx, logits_, output().value, dnormed);
+    linear_backward_input(ctx, dlogits, output().operand, dnormed);
     return;
   }
   const Tensor e = input_.bytes(), de = input_.dbytes(), dc = dc_.reshape({N, D}), ds = ds_.reshape({N, D});
-  linear_backward_input(ctx, logits_, output().value, dc);
-  rms_norm_backward(ctx, c_.reshape({N, D}), c_rstd_, 1, dc, dc, Write::set);
+  linear_backward_input(ctx, dlogits, output().operand, dc);
+  rms_norm_backward(ctx, r_, c_rstd_, 1, dc, dc, Write::set);
   patch_conv_backward(ctx, s_, conv_.value, dc_, ds_, conv_.grad);
   chunk_add_backward(ctx, ds_, K, dnormed.reshape({e.dim(0), e.dim(1) / K, D}));
   linear_backward_weight(ctx, e.reshape({N, e.dim(2)}), ds, byte_proj_.grad);
-  linear_backward_input(ctx, ds, byte_proj_.value, de.reshape({N, e.dim(2)}));
+  linear_backward_input(ctx, ds, byte_proj_.operand, de.reshape({N, e.dim(2)}));
 }
 
-void OutputStage::backward_norm(const Ctx& ctx, Tensor x, Tensor dx) {
-  rms_norm_backward(ctx, x, rstd_, 1, dx, dx, Write::set);
+void OutputStage::backward_norm(const Ctx& ctx, Tensor dx) {
+  rms_norm_backward(ctx, normed_, rstd_, 1, dx, dx, Write::set);
 }
 
 void LatentHead::declare(ParamTable& p) {
@@ -110,16 +112,16 @@ void for_each_row(Tensor normed, Tensor guess, int64_t K, F&& f) {
 void LatentHead::forward(const Ctx& ctx, Tensor normed, Tensor loss) {
   embedding_forward(ctx, ahead_, input_.token_table().value, want_);
   for_each_row(normed, guess_, config_.jepa_pred_k,
-               [&](Tensor h, Tensor guess) { linear_forward(ctx, h, proj_.value, guess); });
+               [&](Tensor h, Tensor guess) { linear_forward(ctx, h, proj_.operand, guess); });
   mse_forward(ctx, guess_, want_, loss);
 }
 
-void LatentHead::backward(const Ctx& ctx, Tensor normed, double weight, Tensor dnormed) {
-  mse_backward(ctx, guess_, want_, weight, dguess_);
+void LatentHead::backward(const Ctx& ctx, Tensor normed, double scale, Tensor one, Tensor dnormed) {
+  mse_backward(ctx, guess_, want_, scale, one, dguess_);
   for_each_row(normed, dguess_, config_.jepa_pred_k,
                [&](Tensor h, Tensor dguess) { linear_backward_weight(ctx, h, dguess, proj_.grad); });
   for_each_row(dnormed, dguess_, config_.jepa_pred_k,
-               [&](Tensor dh, Tensor dguess) { linear_backward_input(ctx, dguess, proj_.value, dh, 1); });
+               [&](Tensor dh, Tensor dguess) { linear_backward_input(ctx, dguess, proj_.operand, dh, 1); });
 }
 
 }  // namespace bg

@@ -25,7 +25,7 @@ class OutputStage {
   /// Gradient of scale * sum of nll with respect to normed(): dnormed (rows, D) is set. The logits are used up.
   void backward_logits(const Ctx& ctx, Tensor targets, double scale, Tensor dnormed);
   /// Through the norm, in place: the gradient of normed() becomes that of x.
-  void backward_norm(const Ctx& ctx, Tensor x, Tensor dx);
+  void backward_norm(const Ctx& ctx, Tensor dx);
 
  private:
   bool patched() const { return config_.patch_size > 1; }
@@ -34,7 +34,7 @@ class OutputStage {
   const Config& config_;
   InputStage& input_;
   Param lm_head_, byte_proj_, conv_;
-  Tensor normed_, rstd_, logits_, lse_;
+  Tensor normed_, rstd_, logits_, lse_, dlogits_;
   Tensor s_, c_, r_, c_rstd_, ds_, dc_;
 };
 
@@ -48,8 +48,8 @@ class LatentHead {
   /// Where the ids of target[b, t+K] go, (B*(T-K)) i32; filled by the model before forward.
   Tensor ahead() const { return ahead_; }
   void forward(const Ctx& ctx, Tensor normed, Tensor loss);
-  /// Adds to dnormed.
-  void backward(const Ctx& ctx, Tensor normed, double weight, Tensor dnormed);
+  /// Adds scale times the gradient of the loss to dnormed. one: the number 1 on the device, see mse_backward().
+  void backward(const Ctx& ctx, Tensor normed, double scale, Tensor one, Tensor dnormed);
 
  private:
   const Config& config_;

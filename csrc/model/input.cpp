@@ -39,7 +39,7 @@ void InputStage::reserve(Plan& plan, int64_t B, int64_t T) {
     plan.backward(dunfolded_, "dunfolded", {N, E * K});
   }
   plan.keep(raw_, "raw", {N, D});
-  plan.keep(rstd_, "rstd", {N});
+  plan.keep(rstd_, "rstd", {N}, plan.full_dtype());
   plan.keep(normed_, "normed", {B, T / K, D});
   plan.keep(out_, "out", {B, T / K, D});
   plan.backward(dnormed_, "dnormed", {B, T / K, D});
@@ -52,15 +52,17 @@ Tensor InputStage::forward(const Ctx& ctx, Tensor ids) {
   if (patched()) {
     embedding_forward(ctx, ids, tok_emb_.value, bytes_.reshape({N * K, E}));
     patch_unfold_forward(ctx, bytes_, K, unfolded_.reshape({ids.dim(0), ids.dim(1) / K, E * K}));
-    linear_forward(ctx, unfolded_, patch_encoder_.value.reshape({D, E * K}), raw_);
+    linear_forward(ctx, unfolded_, patch_encoder_.operand.reshape({D, E * K}), raw_);
   } else {
     embedding_forward(ctx, ids, tok_emb_.value, raw_);
   }
   if (bigram_) features_ = bigram_->forward(ctx, ids);
   if (bigram_ && bigram_before_norm_) scalar_add_forward(ctx, features_, bigram_scale_.value, raw_);
-  const Tensor normed = config_.smear ? normed_ : out_;
-  rms_norm_forward(ctx, raw_, 1.0, config_.norm_eps, normed.reshape({N, D}), rstd_);
-  if (config_.smear) smear_forward(ctx, normed_, gate_.value, out_);
+  rms_norm_forward(ctx, raw_, 1.0, config_.norm_eps, normed().reshape({N, D}), rstd_);
+  if (config_.smear)
+    smear_forward(ctx, normed_, gate_.value, out_);
+  else if (normed().data() != out_.data())
+    copy_tensor(ctx, normed_, out_);
   if (bigram_ && !bigram_before_norm_) accumulate(ctx, features_, out_);
   return out_.reshape({N, D});
 }
@@ -73,14 +75,14 @@ void InputStage::backward(const Ctx& ctx, Tensor ids, Tensor dx0) {
     smear_backward(ctx, normed_, gate_.value, dx0.reshape(normed_.shape()), dnormed_, gate_.grad);
     d = dnormed_.reshape({N, D});
   }
-  rms_norm_backward(ctx, raw_, rstd_, 1.0, d, d, Write::set);
+  rms_norm_backward(ctx, normed().reshape({N, D}), rstd_, 1.0, d, d, Write::set);
   if (bigram_ && bigram_before_norm_) {
     scalar_add_backward(ctx, features_, bigram_scale_.value, d, dfeatures_, bigram_scale_.grad);
     bigram_->backward(ctx, dfeatures_);
   }
   if (patched()) {
     linear_backward_weight(ctx, unfolded_, d, patch_encoder_.grad.reshape({D, E * K}));
-    linear_backward_input(ctx, d, patch_encoder_.value.reshape({D, E * K}), dunfolded_);
+    linear_backward_input(ctx, d, patch_encoder_.operand.reshape({D, E * K}), dunfolded_);
     patch_unfold_backward(ctx, dunfolded_.reshape({ids.dim(0), ids.dim(1) / K, E * K}), K, dbytes_);
     embedding_backward(ctx, ids, dbytes_.reshape({N * K, E}), tok_emb_.grad);
   } else {

@@ -27,6 +27,8 @@ class InputStage {
 
  private:
   bool patched() const { return config_.patch_size > 1; }
+  // Where the norm's result lies: in the output itself when nothing comes after it.
+  Tensor normed() const { return config_.smear || (bigram_ && !bigram_before_norm_) ? normed_ : out_; }
   const Config& config_;
   std::unique_ptr<Bigram> bigram_;
   bool bigram_before_norm_;

@@ -10,6 +10,7 @@
 #include "kernels/rms_norm.h"
 #include "model/family.h"
 #include "model/model.h"
+#include "tensor/transfer.h"
 
 namespace bg {
 namespace {
@@ -33,20 +34,20 @@ void Jepa::reserve(Plan& plan, int64_t B, int64_t T) {
   const int64_t P = Model::kSigregDirections;
   plan.saved(m_, "m", {B, C, D});
   plan.saved(a1_, "a1", {R, F});
-  plan.saved(r1_, "r1", {R});
+  plan.saved(r1_, "r1", {R}, plan.full_dtype());
   plan.saved(n1_, "n1", {R, F});
   plan.saved(s1_, "s1", {R, F});
   plan.saved(z_, "z", {B, C, L});
   plan.saved(before_, "before", {B, C, L});
   plan.saved(a2_, "a2", {R, L});
-  plan.saved(r2_, "r2", {R});
+  plan.saved(r2_, "r2", {R}, plan.full_dtype());
   plan.saved(n2_, "n2", {R, L});
   plan.saved(s2_, "s2", {R, L});
   plan.saved(guess_, "guess", {R, L});
   plan.saved(added_, "added", {B, C, D});
   if (plan.training()) {
     plan.saved(standard_, "standard", {R, L});
-    plan.saved(std_, "std", {L});
+    plan.saved(std_, "std", {L}, plan.full_dtype());
     plan.saved(projected_, "projected", {R, P});
     plan.saved(means_, "means", {2, P, kSigregPoints}, DType::f64);
   }
@@ -67,7 +68,7 @@ void Jepa::set_directions(const Ctx& ctx, std::span<const double> directions) {
     direction_memory_ = Buffer(static_cast<size_t>(shape.numel()) * size_of(ctx.dtype), ctx.device);
     directions_ = Tensor(direction_memory_.data(), shape, ctx.dtype, ctx.device);
   }
-  BG_FLOATS(ctx.dtype, T, std::copy(directions.begin(), directions.end(), directions_.ptr<T>()));
+  upload(ctx, directions, directions_);
 }
 
 void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor sigreg) {
@@ -75,15 +76,15 @@ void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor si
   const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, R = guess_.dim(0);
   const double eps = config_.norm_eps;
   chunk_mean(ctx, x, config_.jepa_chunk_size, m_);
-  linear_forward(ctx, m_.reshape({R, D}), project1_.value, a1_);
+  linear_forward(ctx, m_.reshape({R, D}), project1_.operand, a1_);
   rms_norm_forward(ctx, a1_, 1, eps, n1_, r1_);
   activation_forward(ctx, kSilu, n1_, s1_);
-  linear_forward(ctx, s1_, project2_.value, z_.reshape({R, L}));
+  linear_forward(ctx, s1_, project2_.operand, z_.reshape({R, L}));
   chunk_shift_forward(ctx, z_, start_.value, before_);
-  linear_forward(ctx, before_.reshape({R, L}), predict1_.value, a2_);
+  linear_forward(ctx, before_.reshape({R, L}), predict1_.operand, a2_);
   rms_norm_forward(ctx, a2_, 1, eps, n2_, r2_);
   activation_forward(ctx, kSilu, n2_, s2_);
-  linear_forward(ctx, s2_, predict2_.value, guess_);
+  linear_forward(ctx, s2_, predict2_.operand, guess_);
   if (losses) {
     mse_forward(ctx, guess_, z_, pred);
     if (R >= 2) {
@@ -92,39 +93,39 @@ void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor si
       sigreg_forward(ctx, projected_, means_, sigreg);
     }
   }
-  linear_forward(ctx, guess_, inject_.value, added_.reshape({R, D}));
+  linear_forward(ctx, guess_, inject_.operand, added_.reshape({R, D}));
   chunk_add_forward(ctx, added_, config_.jepa_chunk_size, x);
 }
 
-void Jepa::backward(const Ctx& ctx, Tensor dx, double weight) {
+void Jepa::backward(const Ctx& ctx, Tensor dx, bool losses, double scale, Tensor weight) {
   if (empty()) return;
   const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, F = config_.jepa_proj_hidden, R = guess_.dim(0);
   chunk_add_backward(ctx, dx, config_.jepa_chunk_size, dadded_);
   linear_backward_weight(ctx, guess_, dadded_.reshape({R, D}), inject_.grad);
-  if (weight == 0) return;
+  if (!losses) return;
 
-  mse_backward(ctx, guess_, z_, weight, dlatent_);
+  mse_backward(ctx, guess_, z_, scale, weight, dlatent_);
   const Tensor dpredict(dhidden_.data(), {R, L}, dhidden_.dtype(), dhidden_.device());
   linear_backward_weight(ctx, s2_, dlatent_, predict2_.grad);
-  linear_backward_input(ctx, dlatent_, predict2_.value, dpredict);
-  activation_backward(ctx, kSilu, n2_, dpredict, dpredict);
-  rms_norm_backward(ctx, a2_, r2_, 1, dpredict, dpredict, Write::set);
+  linear_backward_input(ctx, dlatent_, predict2_.operand, dpredict);
+  activation_backward(ctx, kSilu, n2_, dpredict, dpredict, Tensor());
+  rms_norm_backward(ctx, n2_, r2_, 1, dpredict, dpredict, Write::set);
   linear_backward_weight(ctx, before_.reshape({R, L}), dpredict, predict1_.grad);
-  linear_backward_input(ctx, dpredict, predict1_.value, dbefore_.reshape({R, L}));
+  linear_backward_input(ctx, dpredict, predict1_.operand, dbefore_.reshape({R, L}));
 
   const Tensor dz = dz_.reshape({R, L});
   fill_zero(ctx, dz);
   if (R >= 2 && config_.jepa_sigreg_weight != 0) {
-    sigreg_backward(ctx, projected_, means_, weight * config_.jepa_sigreg_weight, dprojected_);
+    sigreg_backward(ctx, projected_, means_, scale * config_.jepa_sigreg_weight, weight, dprojected_);
     gemm(ctx, 1, dprojected_, Op::none, directions_, Op::transpose, 0, dstandard_);
     standardise_backward(ctx, standard_, std_, dstandard_, dz, Write::set);
   }
   chunk_shift_backward(ctx, dbefore_, dz_, start_.grad);
   const Tensor dproject(dhidden_.data(), {R, F}, dhidden_.dtype(), dhidden_.device());
   linear_backward_weight(ctx, s1_, dz, project2_.grad);
-  linear_backward_input(ctx, dz, project2_.value, dproject);
-  activation_backward(ctx, kSilu, n1_, dproject, dproject);
-  rms_norm_backward(ctx, a1_, r1_, 1, dproject, dproject, Write::set);
+  linear_backward_input(ctx, dz, project2_.operand, dproject);
+  activation_backward(ctx, kSilu, n1_, dproject, dproject, Tensor());
+  rms_norm_backward(ctx, n1_, r1_, 1, dproject, dproject, Write::set);
   linear_backward_weight(ctx, m_.reshape({R, D}), dproject, project1_.grad);
 }
 

@@ -23,9 +23,9 @@ class Jepa {
   /// x (B,T,D) is added to in place. With losses wanted, pred and sigreg (rank 0, f64) receive them; SIGReg needs at
   /// least two chunks in the batch and is 0 otherwise.
   void forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor sigreg);
-  /// dx (B,T,D): gradient of x after the injection, left as it is. weight: of the prediction loss, 0 to skip both
-  /// losses.
-  void backward(const Ctx& ctx, Tensor dx, double weight);
+  /// dx (B,T,D): gradient of x after the injection, left as it is. With `losses`, scale * weight (rank 0, f64, on the
+  /// device) of the prediction loss reaches projector and predictor.
+  void backward(const Ctx& ctx, Tensor dx, bool losses, double scale, Tensor weight);
 
  private:
   bool empty() const { return m_.numel() == 0; }  // fewer positions than one chunk

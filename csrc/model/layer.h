@@ -1,4 +1,4 @@
-// What a layer of a block is: it takes the normed residual stream u (B,T,D) and returns what is added to it.
+// What a layer of a block is: it takes the normed residual stream u (B,T,D) and adds to the stream, scaled per channel.
 #pragma once
 
 #include <memory>
@@ -37,10 +37,14 @@ class Layer {
   virtual std::string scale_name() const = 0;
   virtual void declare(ParamTable& params) = 0;
   virtual void reserve(Plan& plan, Dims dims) = 0;
-  /// y (B,T,D) = layer(u).
-  virtual void forward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor y) = 0;
-  /// du (B,T,D) is overwritten; parameter gradients add up.
-  virtual void backward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor dy, Tensor du) = 0;
+  /// y = x + scale * layer(u), all (B,T,D), scale (D); y may be x. A layer ends in a linear map, which takes scale and
+  /// sum into its product: see ScaledLinear.
+  virtual void forward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor x,
+                       Tensor y) = 0;
+  /// dy: gradient of y, and so of x, left as it is. du (B,T,D) is overwritten; parameter gradients, scale's too, add
+  /// up.
+  virtual void backward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor dy,
+                        Tensor du) = 0;
 };
 
 /// Makes the layer that `name` stands for in option `block`; throws InvalidArgument listing the known ones.

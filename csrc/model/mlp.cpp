@@ -12,25 +12,27 @@ void Mlp::declare(ParamTable& p) {
 }
 
 void Mlp::reserve(Plan& plan, Dims dims) {
+  output_.reserve(plan, config_.model_dim, config_.mlp_dim());
   plan.saved(hidden_, "hidden", {dims.rows(), config_.mlp_dim()});
-  plan.saved(active_, "active", {dims.rows(), config_.mlp_dim()});
-  plan.backward(dhidden_, "dhidden", {dims.rows(), config_.mlp_dim()});
+  plan.scratch(active_, "active", {dims.rows(), config_.mlp_dim()});
 }
 
-void Mlp::forward(const Ctx& ctx, Tensor u, const Positions&, Tensor y) {
+void Mlp::forward(const Ctx& ctx, Tensor u, const Positions&, const Param& scale, Tensor x, Tensor y) {
   const Shape flat{hidden_.dim(0), u.dim(2)};
-  linear_forward(ctx, u.reshape(flat), fc_.value, hidden_);
+  linear_forward(ctx, u.reshape(flat), fc_.operand, hidden_);
   activation_forward(ctx, f_, hidden_, active_);
-  linear_forward(ctx, active_, proj_.value, y.reshape(flat));
+  output_.forward(ctx, active_, proj_, scale, x.reshape(flat), y.reshape(flat));
 }
 
-void Mlp::backward(const Ctx& ctx, Tensor u, const Positions&, Tensor dy, Tensor du) {
+// f(hidden) is made again here, in the pass that goes back through f: reading it costs more memory than time.
+void Mlp::backward(const Ctx& ctx, Tensor u, const Positions&, const Param& scale, Tensor dy, Tensor du) {
   const Shape flat{hidden_.dim(0), u.dim(2)};
-  linear_backward_weight(ctx, active_, dy.reshape(flat), proj_.grad);
-  linear_backward_input(ctx, dy.reshape(flat), proj_.value, dhidden_);
-  activation_backward(ctx, f_, hidden_, dhidden_, dhidden_);
-  linear_backward_weight(ctx, u.reshape(flat), dhidden_, fc_.grad);
-  linear_backward_input(ctx, dhidden_, fc_.value, du.reshape(flat));
+  const Tensor dactive = active_, dhidden = hidden_;
+  output_.backward_input(ctx, dy.reshape(flat), dactive);
+  activation_backward(ctx, f_, hidden_, dactive, dhidden, active_);
+  output_.backward_weight(ctx, active_, proj_, scale, dy.reshape(flat));
+  linear_backward_weight(ctx, u.reshape(flat), dhidden, fc_.grad);
+  linear_backward_input(ctx, dhidden, fc_.operand, du.reshape(flat));
 }
 
 }  // namespace bg

@@ -3,6 +3,7 @@
 
 #include "kernels/activation.h"
 #include "model/layer.h"
+#include "model/scaled_linear.h"
 
 namespace bg {
 
@@ -14,15 +15,17 @@ class Mlp final : public Layer {
   std::string scale_name() const override { return "mlp_scale"; }
   void declare(ParamTable& params) override;
   void reserve(Plan& plan, Dims dims) override;
-  void forward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor y) override;
-  void backward(const Ctx& ctx, Tensor u, const Positions& positions, Tensor dy, Tensor du) override;
+  void forward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor x, Tensor y) override;
+  void backward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor dy,
+                Tensor du) override;
 
  private:
   const Config& config_;
   LayerPlace place_;
   Activation f_;
   Param fc_, proj_;
-  Tensor hidden_, active_, dhidden_;
+  ScaledLinear output_;
+  Tensor hidden_, active_;
 };
 
 }  // namespace bg

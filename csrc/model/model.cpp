@@ -6,10 +6,12 @@
 #include "kernels/latent_loss.h"
 #include "kernels/qk_norm_rope.h"
 #include "kernels/residual.h"
+#include "kernels/shift_ids.h"
 #include "model/head.h"
 #include "model/input.h"
 #include "model/jepa.h"
 #include "model/trunk.h"
+#include "tensor/transfer.h"
 
 namespace bg {
 namespace {
@@ -47,7 +49,7 @@ struct Model::Impl {
   std::unique_ptr<LatentHead> latent;
 
   // What the whole step keeps; see reserve().
-  Tensor ids, targets, nll, ce_sum, jepa_pred, jepa_sigreg, latent_loss, dx;
+  Tensor ids, targets, nll, parts, dx;
   Positions positions;
 
   struct Planned {
@@ -56,6 +58,13 @@ struct Model::Impl {
   };
   Planned planned[2];  // by Purpose
   const Plan* active = nullptr;
+  int64_t plan_number = 0;
+
+  Buffer constants;  // rank 0, f64: the weight of the JEPA losses of loss(), and 1
+  Tensor constant(int64_t i) const {
+    return Tensor(constants.at(static_cast<size_t>(i) * 8), {}, DType::f64, ctx.device);
+  }
+  Tensor part(int64_t i) const { return Tensor(static_cast<double*>(parts.data()) + i, {}, DType::f64, ctx.device); }
 
   bool directions_drawn = false;
   Tensor x0, x;  // of the last forward
@@ -74,6 +83,8 @@ struct Model::Impl {
     if (jepa) jepa->declare(params);
     output.declare(params);
     params.allocate(ctx, seed);
+    constants = Buffer(2 * sizeof(double), ctx.device);
+    upload(ctx, std::vector<double>{1.0}, constant(1));
   }
 
   void reserve(Plan& plan, int64_t B, int64_t T) {
@@ -81,11 +92,8 @@ struct Model::Impl {
     plan.keep(ids, "ids", {B, T}, DType::i32);
     plan.keep(targets, "targets", {B, T}, DType::i32);
     plan.keep(nll, "nll", {B * T}, DType::f64);
-    plan.keep(ce_sum, "ce_sum", {}, DType::f64);
-    plan.keep(jepa_pred, "jepa_pred", {}, DType::f64);
-    plan.keep(jepa_sigreg, "jepa_sigreg", {}, DType::f64);
-    plan.keep(latent_loss, "latent_loss", {}, DType::f64);
-    plan.keep(positions.rope, "rope", {T / K, rotary});
+    plan.keep(parts, "loss_parts", {kLossParts}, DType::f64);
+    plan.keep(positions.rope, "rope", {T / K, rotary}, plan.full_dtype());
     if (config.doc_mask) plan.keep(positions.doc_start, "doc_start", {B, T}, DType::i32);
     if (plan.training()) plan.keep(dx, "dx", {B * (T / K), config.model_dim});
     input.reserve(plan, B, T);
@@ -104,7 +112,7 @@ struct Model::Impl {
                config.vocab_size() - 1);
   }
 
-  // Makes or finds the plan for these sizes, and copies the ids in.
+  // Makes or finds the plan for these sizes.
   void prepare(Purpose purpose, std::span<const int32_t> given, int64_t B, int64_t T) {
     backward_due = false;
     check_ids(given, B, T, 0, "ids");
@@ -120,38 +128,59 @@ struct Model::Impl {
       plan->commit();
       p = {B, T, std::move(plan)};
       active = p.plan.get();
+      ++plan_number;
       rope_table(ctx, config.rope_base, config.rope_train_len, positions.rope);
     } else if (active != p.plan.get()) {
       p.plan->activate();
       active = p.plan.get();
     }
-    std::copy(given.begin(), given.end(), ids.ptr<int32_t>());
+  }
+  void copy_in(std::span<const int32_t> given, Tensor to) const {
+    copy_bytes(ctx, to.data(), to.device(), given.data(), Device::cpu, given.size_bytes());
   }
 
   Tensor forward(bool losses) {
     if (config.doc_mask) document_starts(ctx, ids, static_cast<int32_t>(config.bos_id()), positions.doc_start);
     x0 = input.forward(ctx, ids);
     x = trunk.forward(ctx, x0, positions);
-    if (jepa) jepa->forward(ctx, x.reshape({ids.dim(0), ids.dim(1), config.model_dim}), losses, jepa_pred, jepa_sigreg);
+    if (jepa) jepa->forward(ctx, x.reshape({ids.dim(0), ids.dim(1), config.model_dim}), losses, part(1), part(2));
     return output.forward(ctx, x);
   }
 
-  // Targets, and for the latent head the ids of target[t + K].
-  void set_targets(std::span<const int32_t> given, int64_t B, int64_t T) {
+  // How many targets are scored.
+  int64_t check_targets(std::span<const int32_t> given, int64_t B, int64_t T, bool training) const {
     check_ids(given, B, T, -1, "targets");
-    std::copy(given.begin(), given.end(), targets.ptr<int32_t>());
-    scored = 0;
-    for (int32_t t : given) scored += t >= 0;
+    int64_t count = 0;
+    for (int32_t t : given) count += t >= 0;
+    if (!training) return count;
+    BG_CHECK(count > 0, "a loss needs at least one target; all", given.size(), "are -1");
+    if (latent)
+      for (int64_t b = 0; b < B; ++b)
+        for (int64_t t = config.jepa_pred_k; t < T; ++t)
+          BG_CHECK(given[static_cast<size_t>(b * T + t)] >= 0, "the latent head needs every target, but row", b,
+                   "position", t, "has none");
+    return count;
   }
-  void set_ahead(std::span<const int32_t> given, int64_t B, int64_t T) {
-    const int64_t K = config.jepa_pred_k;
-    int32_t* out = latent->ahead().ptr<int32_t>();
-    for (int64_t b = 0; b < B; ++b)
-      for (int64_t t = K; t < T; ++t) {
-        const int32_t id = given[b * T + t];
-        BG_CHECK(id >= 0, "the latent head needs every target, but row", b, "position", t, "has none");
-        *out++ = id;
-      }
+
+  // Sums and means of the losses into `parts`: ce (a sum), jepa_pred, jepa_sigreg, latent.
+  void enqueue_losses() {
+    clear_bytes(ctx, ctx.device, parts.data(), parts.size_bytes());
+    if (latent) shift_ids(ctx, targets, config.jepa_pred_k, latent->ahead());
+    forward(true);
+    output.nll(ctx, targets, nll);
+    sum_f64(ctx, nll, part(0));
+    if (latent) latent->forward(ctx, output.normed(), part(3));
+  }
+
+  // Adds share times the gradients of (ce / scored + jepa_weight * the JEPA losses + jepa_weight option * latent).
+  void enqueue_gradients(double share, int64_t count, bool jepa_losses, Tensor jepa_weight) {
+    output.backward_logits(ctx, targets, share / static_cast<double>(count), dx);
+    if (latent) latent->backward(ctx, output.normed(), share * config.jepa_weight, constant(1), dx);
+    output.backward_norm(ctx, dx);
+    if (jepa)
+      jepa->backward(ctx, dx.reshape({ids.dim(0), ids.dim(1), config.model_dim}), jepa_losses, share, jepa_weight);
+    trunk.backward(ctx, x0, positions, dx);
+    input.backward(ctx, ids, dx);
   }
 };
 
@@ -172,6 +201,7 @@ const ParamTable& Model::params() const {
 
 Tensor Model::logits(std::span<const int32_t> ids, int64_t B, int64_t T) {
   impl_->prepare(Purpose::infer, ids, B, T);
+  impl_->copy_in(ids, impl_->ids);
   return impl_->forward(false).reshape({B, T, impl_->config.vocab_size()});
 }
 
@@ -180,45 +210,70 @@ void Model::nll(std::span<const int32_t> ids, std::span<const int32_t> targets, 
   Impl& m = *impl_;
   BG_CHECK(out.size() == ids.size(), "nll of", ids.size(), "ids into", out.size(), "values");
   m.prepare(Purpose::infer, ids, B, T);
-  m.set_targets(targets, B, T);
+  m.check_targets(targets, B, T, false);
+  m.copy_in(ids, m.ids);
+  m.copy_in(targets, m.targets);
   m.forward(false);
   m.output.nll(m.ctx, m.targets, m.nll);
-  const double* nll = m.nll.ptr<double>();
-  std::copy(nll, nll + out.size(), out.begin());
+  copy_bytes(m.ctx, out.data(), Device::cpu, m.nll.data(), m.ctx.device, out.size_bytes());
+}
+
+void Model::set_directions(std::span<const double> directions) {
+  Impl& m = *impl_;
+  if (!m.jepa || (directions.empty() && m.directions_drawn)) return;
+  if (directions.empty())
+    m.jepa->set_directions(m.ctx, draw_directions(m.config.jepa_latent_dim, m.seed));
+  else
+    m.jepa->set_directions(m.ctx, directions);
+  m.directions_drawn = directions.empty();  // given ones serve until the next call; the drawn ones are made again then
+}
+
+int64_t Model::prepare_training(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T) {
+  impl_->prepare(Purpose::train, ids, B, T);
+  return impl_->check_targets(targets, B, T, true);
+}
+
+int64_t Model::plan_number() const {
+  return impl_->plan_number;
+}
+
+void Model::enqueue(const int32_t* ids, const int32_t* targets, int64_t scored, bool jepa_losses, Tensor jepa_weight,
+                    double share, Tensor parts) {
+  Impl& m = *impl_;
+  enqueue_copy(m.ctx, m.ids.data(), ids, m.ids.size_bytes());
+  enqueue_copy(m.ctx, m.targets.data(), targets, m.targets.size_bytes());
+  m.enqueue_losses();
+  enqueue_copy(m.ctx, parts.data(), m.parts.data(), m.parts.size_bytes());
+  m.enqueue_gradients(share, scored, jepa_losses, jepa_weight);
+}
+
+Losses Model::read_losses(const double* parts, int64_t scored, double jepa_lambda) const {
+  const Config& c = impl_->config;
+  Losses out;
+  out.ce = parts[0] / static_cast<double>(scored);
+  out.jepa_pred = parts[1];
+  out.jepa_sigreg = parts[2];
+  out.latent = parts[3];
+  out.total =
+      out.ce + jepa_lambda * (out.jepa_pred + c.jepa_sigreg_weight * out.jepa_sigreg) + c.jepa_weight * out.latent;
+  const std::pair<const char*, double> named[] = {
+      {"ce", out.ce}, {"jepa_pred", out.jepa_pred}, {"jepa_sigreg", out.jepa_sigreg}, {"latent", out.latent}};
+  for (const auto& [name, value] : named)
+    if (!std::isfinite(value)) throw NumericsError(words("loss", name, "is", value));
+  return out;
 }
 
 Losses Model::loss(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T,
                    double jepa_lambda, std::span<const double> directions) {
   Impl& m = *impl_;
   BG_CHECK(std::isfinite(jepa_lambda), "jepa_lambda =", jepa_lambda, "is not finite");
-  if (m.jepa && (!directions.empty() || !m.directions_drawn)) {
-    if (directions.empty())
-      m.jepa->set_directions(m.ctx, draw_directions(m.config.jepa_latent_dim, m.seed));
-    else
-      m.jepa->set_directions(m.ctx, directions);
-    m.directions_drawn = directions.empty();  // given ones serve one call; the drawn ones are made again after it
-  }
-  m.prepare(Purpose::train, ids, B, T);
-  m.set_targets(targets, B, T);
-  BG_CHECK(m.scored > 0, "a loss needs at least one target; all", targets.size(), "are -1");
-  if (m.latent) m.set_ahead(targets, B, T);
-  *m.jepa_pred.ptr<double>() = *m.jepa_sigreg.ptr<double>() = *m.latent_loss.ptr<double>() = 0;
-  m.forward(true);
-  m.output.nll(m.ctx, m.targets, m.nll);
-  sum_f64(m.ctx, m.nll, m.ce_sum);
-  if (m.latent) m.latent->forward(m.ctx, m.output.normed(), m.latent_loss);
-
-  Losses out;
-  out.ce = *m.ce_sum.ptr<double>() / static_cast<double>(m.scored);
-  out.jepa_pred = *m.jepa_pred.ptr<double>();
-  out.jepa_sigreg = *m.jepa_sigreg.ptr<double>();
-  out.latent = *m.latent_loss.ptr<double>();
-  out.total = out.ce + jepa_lambda * (out.jepa_pred + m.config.jepa_sigreg_weight * out.jepa_sigreg) +
-              m.config.jepa_weight * out.latent;
-  const std::pair<const char*, double> parts[] = {
-      {"ce", out.ce}, {"jepa_pred", out.jepa_pred}, {"jepa_sigreg", out.jepa_sigreg}, {"latent", out.latent}};
-  for (const auto& [name, value] : parts)
-    if (!std::isfinite(value)) throw NumericsError(words("loss", name, "is", value));
+  set_directions(directions);
+  m.scored = prepare_training(ids, targets, B, T);
+  m.copy_in(ids, m.ids);
+  m.copy_in(targets, m.targets);
+  m.enqueue_losses();
+  const std::vector<double> parts = download(m.ctx, m.parts);
+  const Losses out = read_losses(parts.data(), m.scored, jepa_lambda);
   m.lambda = jepa_lambda;
   m.backward_due = true;
   return out;
@@ -228,12 +283,8 @@ void Model::backward(double scale) {
   Impl& m = *impl_;
   BG_CHECK(m.backward_due, "backward() needs a loss() of its own just before");
   m.backward_due = false;
-  m.output.backward_logits(m.ctx, m.targets, scale / static_cast<double>(m.scored), m.dx);
-  if (m.latent) m.latent->backward(m.ctx, m.output.normed(), scale * m.config.jepa_weight, m.dx);
-  m.output.backward_norm(m.ctx, m.x, m.dx);
-  if (m.jepa) m.jepa->backward(m.ctx, m.dx.reshape({m.ids.dim(0), m.ids.dim(1), m.config.model_dim}), scale * m.lambda);
-  m.trunk.backward(m.ctx, m.x0, m.positions, m.dx);
-  m.input.backward(m.ctx, m.ids, m.dx);
+  upload(m.ctx, std::vector<double>{m.lambda}, m.constant(0));
+  m.enqueue_gradients(scale, m.scored, m.lambda != 0, m.constant(0));
 }
 
 void Model::zero_gradients() {

@@ -44,6 +44,24 @@ class Model {
   /// Adds scale * d total / d parameter of the last loss() to the gradients. Once per loss().
   void backward(double scale = 1.0);
   void zero_gradients();
+
+  // For steps that stay on the device (train/device_step.h): nothing is read back, nothing waits.
+
+  /// Plans training on (B,T) and checks the batch as loss() does. Returns the number of targets that are scored.
+  int64_t prepare_training(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T);
+  /// Directions of SIGReg for the following losses; empty: the drawn ones.
+  void set_directions(std::span<const double> directions);
+  /// Which memory the training plan has; changes when it is allocated anew.
+  int64_t plan_number() const;
+  /// After prepare_training() of the same sizes: enqueues forward, losses and backward of share times the loss. ids and
+  /// targets are Staging memory. jepa_weight (rank 0, f64, on the device) weighs the JEPA losses, which reach no
+  /// parameter when `jepa_losses` is false. parts (kLossParts, f64, on the device) receives what read_losses() reads.
+  void enqueue(const int32_t* ids, const int32_t* targets, int64_t scored, bool jepa_losses, Tensor jepa_weight,
+               double share, Tensor parts);
+  static constexpr int64_t kLossParts = 4;
+  /// Throws NumericsError when one is not finite.
+  Losses read_losses(const double* parts, int64_t scored, double jepa_lambda) const;
+
   /// Inference: nats of each target, float64, (B,T) row-major; 0 where the target is -1.
   void nll(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T, std::span<double> out);
   /// Table of the plan last used.

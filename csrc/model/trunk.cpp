@@ -12,8 +12,7 @@ Block::Block(const Config& config, int64_t index)
       prefix_("blocks." + std::to_string(index) + "."),
       norm_scale_(config.ln_scale ? 1.0 / std::sqrt(static_cast<double>(index + 1)) : 1.0) {
   const LayerPlace place{index, config.window_of_layer(index), index >= config.num_layers - config.xsa_last_n, prefix_};
-  for (const std::string& name : config.block_layers())
-    parts_.push_back({make_layer(name, config, place), {}, {}, {}, {}, {}});
+  for (const std::string& name : config.block_layers()) parts_.push_back({make_layer(name, config, place), {}, {}, {}});
 }
 
 void Block::declare(ParamTable& p) {
@@ -28,14 +27,12 @@ void Block::reserve(Plan& plan, Dims dims) {
   const Plan::Scope scope(plan, prefix_.substr(0, prefix_.size() - 1));
   const int64_t N = dims.rows(), D = config_.model_dim;
   plan.keep(out_, "out", {N, D});
-  plan.backward(da_, "da", {N, D});
+  plan.scratch(stream_, "stream", {N, D});
   plan.backward(du_, "du", {N, D});
   for (Part& part : parts_) {
     const std::string name = part.layer->scale_name();
-    plan.saved(part.x, (name + ".x").c_str(), {N, D});
     plan.saved(part.u, (name + ".u").c_str(), {N, D});
-    plan.saved(part.rstd, (name + ".rstd").c_str(), {N});
-    plan.saved(part.a, (name + ".a").c_str(), {N, D});
+    plan.saved(part.rstd, (name + ".rstd").c_str(), {N}, plan.full_dtype());
   }
   for (Part& part : parts_) {
     const Plan::Scope layer(plan, part.layer->scale_name());
@@ -45,13 +42,15 @@ void Block::reserve(Plan& plan, Dims dims) {
 
 Tensor Block::forward(const Ctx& ctx, Tensor x, Tensor x0, const Positions& positions) {
   input_ = x;
-  residual_mix_forward(ctx, x, x0, mix_.value, parts_[0].x);
   const Shape rows3{x.dim(0) / positions.rope.dim(0), positions.rope.dim(0), x.dim(1)};
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    Part& p = parts_[i];
-    rms_norm_forward(ctx, p.x, norm_scale_, config_.norm_eps, p.u, p.rstd);
-    p.layer->forward(ctx, p.u.reshape(rows3), positions, p.a.reshape(rows3));
-    scaled_add_forward(ctx, p.x, p.a, p.scale.value, i + 1 < parts_.size() ? parts_[i + 1].x : out_);
+  const double eps = config_.norm_eps;
+  for (Part& p : parts_) {
+    if (&p == &parts_.front())
+      mix_norm_forward(ctx, x, x0, mix_.value, norm_scale_, eps, stream_, p.u, p.rstd);
+    else
+      rms_norm_forward(ctx, stream_, norm_scale_, eps, p.u, p.rstd);
+    const Tensor y = &p == &parts_.back() ? out_ : stream_;
+    p.layer->forward(ctx, p.u.reshape(rows3), positions, p.scale, stream_.reshape(rows3), y.reshape(rows3));
   }
   return out_;
 }
@@ -59,11 +58,12 @@ Tensor Block::forward(const Ctx& ctx, Tensor x, Tensor x0, const Positions& posi
 void Block::backward(const Ctx& ctx, Tensor x0, const Positions& positions, Tensor dx, Tensor dx0) {
   const Shape rows3{dx.dim(0) / positions.rope.dim(0), positions.rope.dim(0), dx.dim(1)};
   for (auto p = parts_.rbegin(); p != parts_.rend(); ++p) {
-    scaled_add_backward(ctx, p->a, p->scale.value, dx, da_, p->scale.grad);
-    p->layer->backward(ctx, p->u.reshape(rows3), positions, da_.reshape(rows3), du_.reshape(rows3));
-    rms_norm_backward(ctx, p->x, p->rstd, norm_scale_, du_, dx, Write::add);
+    p->layer->backward(ctx, p->u.reshape(rows3), positions, p->scale, dx.reshape(rows3), du_.reshape(rows3));
+    if (&*p == &parts_.front())
+      mix_norm_backward(ctx, input_, x0, mix_.value, p->u, p->rstd, norm_scale_, du_, dx, dx0, mix_.grad);
+    else
+      rms_norm_backward(ctx, p->u, p->rstd, norm_scale_, du_, dx, Write::add);
   }
-  residual_mix_backward(ctx, input_, x0, mix_.value, dx, dx, dx0, mix_.grad);
 }
 
 Trunk::Trunk(const Config& config) : config_(config) {

@@ -22,14 +22,14 @@ class Block {
   struct Part {
     std::unique_ptr<Layer> layer;
     Param scale;
-    Tensor x, u, rstd, a;  // stream before the layer, its normed form, what the layer returned
+    Tensor u, rstd;  // the normed stream it reads
   };
   const Config& config_;
   std::string prefix_;
   double norm_scale_;
   Param mix_;
   std::vector<Part> parts_;
-  Tensor input_, out_, da_, du_;
+  Tensor input_, stream_, out_, du_;
 };
 
 /// Blocks 0..E-1 encode and push their outputs (E = L/2); decoder j adds skip_weights[j] * the last one pushed.

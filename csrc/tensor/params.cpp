@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/random.h"
+#include "tensor/convert.h"
 
 namespace bg {
 namespace {
@@ -90,7 +91,7 @@ Tensor ParamTable::view(const ParamSpec& spec, Tensor arena) {
 }
 
 void ParamTable::allocate(const Ctx& ctx, uint64_t seed) {
-  dtype_ = ctx.dtype;
+  dtype_ = ctx.full_dtype();
   device_ = ctx.device;
   int64_t at = 0;
   for (int g = 0; g < kNumGroups; ++g) {
@@ -108,12 +109,20 @@ void ParamTable::allocate(const Ctx& ctx, uint64_t seed) {
   arena_numel_ = at;
   values_ = Buffer(static_cast<size_t>(at) * size_of(dtype_), device_);
   grads_ = Buffer(static_cast<size_t>(at) * size_of(dtype_), device_);
-  for (const ParamSpec& s : specs_) *s.handle = {view(s, values()), view(s, grads())};
+  if (ctx.dtype != dtype_) operands_ = Buffer(static_cast<size_t>(at) * size_of(ctx.dtype), device_);
+  for (const ParamSpec& s : specs_) *s.handle = {view(s, values()), view(s, operands()), view(s, grads())};
+  const Buffer host(device_ == Device::cpu ? 0 : values_.size_bytes());
+  const Tensor drawn = host.data() ? Tensor(host.data(), {at}, dtype_, Device::cpu) : values();
   ctx.pool->parallel_for(static_cast<int64_t>(specs_.size()), [&](int64_t i) {
-    const ParamSpec& s = specs_[i];
-    const std::vector<double> first = initial_values(s, seed);
-    BG_FLOATS(dtype_, T, std::copy(first.begin(), first.end(), s.handle->value.ptr<T>()));
+    const std::vector<double> first = initial_values(specs_[i], seed);
+    BG_FLOATS(dtype_, T, std::copy(first.begin(), first.end(), view(specs_[i], drawn).ptr<T>()));
   });
+  if (host.data()) copy_bytes(ctx, values_.data(), device_, host.data(), Device::cpu, host.size_bytes());
+  refresh_operands(ctx);
+}
+
+void ParamTable::refresh_operands(const Ctx& ctx) {
+  if (operands_.data()) convert(ctx, values(), operands());
 }
 
 Tensor stacked(std::initializer_list<Tensor> parts) {

@@ -39,9 +39,11 @@ struct Init {
   static Init rows(double first, double rest) { return {Kind::rows, first, rest}; }  // row 0 = first, others = rest
 };
 
-/// A layer's handle to a tensor it declared; filled in when the table is allocated.
+/// A layer's handle to a tensor it declared; filled in when the table is allocated. Matrix products read `operand`,
+/// everything else `value`: in a bf16 context values and gradients are float32 and operands a bf16 copy, elsewhere
+/// operand and value are one.
 struct Param {
-  Tensor value, grad;
+  Tensor value, operand, grad;
 };
 
 struct ParamSpec {
@@ -55,17 +57,19 @@ struct ParamSpec {
   Param* handle = nullptr;
 };
 
-/// All parameters of a model: two arenas of one layout (values, gradients), the tensors of each group side by side, so
-/// that optimisers, averages and norms run over whole ranges. `offset` holds for any further arena of this layout
-/// (moments, averages).
+/// All parameters of a model: arenas of one layout (values, gradients, and operands where they differ), the tensors of
+/// each group side by side, so that optimisers, averages and norms run over whole ranges. `offset` holds for any
+/// further arena of this layout (moments, averages).
 class ParamTable {
  public:
   /// Declares a tensor. `after` places it directly behind the one declared before (no gap), so that both can be
   /// read as one taller matrix; it then needs the same group.
   void param(Param& handle, std::string name, Shape shape, Init init, Group group, Codec codec,
              Averaging averaging = Averaging::on, bool after = false);
-  /// Allocates values and gradients (ctx.dtype, ctx.device), fills every handle, draws first values from `seed`.
+  /// Allocates values and gradients (ctx.full_dtype(), ctx.device), fills every handle, draws first values from `seed`.
   void allocate(const Ctx& ctx, uint64_t seed);
+  /// Makes the operands what the values say. Whoever writes values calls it; optimiser steps have done so.
+  void refresh_operands(const Ctx& ctx);
 
   std::span<const ParamSpec> specs() const { return specs_; }  // in order of declaration
   const ParamSpec* find(std::string_view name) const;
@@ -76,6 +80,9 @@ class ParamTable {
 
   Tensor values() const { return Tensor(values_.data(), {arena_numel_}, dtype_, device_); }
   Tensor grads() const { return Tensor(grads_.data(), {arena_numel_}, dtype_, device_); }
+  Tensor operands() const {
+    return operands_.data() ? Tensor(operands_.data(), {arena_numel_}, DType::bf16, device_) : values();
+  }
   /// The tensor of `spec` inside an arena of this layout.
   static Tensor view(const ParamSpec& spec, Tensor arena);
 
@@ -84,7 +91,7 @@ class ParamTable {
   std::vector<bool> after_;
   int64_t numel_ = 0, arena_numel_ = 0;
   std::pair<int64_t, int64_t> ranges_[kNumGroups];
-  Buffer values_, grads_;
+  Buffer values_, grads_, operands_;
   DType dtype_ = DType::f32;
   Device device_ = Device::cpu;
 };

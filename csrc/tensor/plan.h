@@ -25,6 +25,7 @@ class Plan {
   Plan(const Ctx& ctx, Purpose purpose) : ctx_(ctx), purpose_(purpose) {}
   Purpose purpose() const { return purpose_; }
   DType dtype() const { return ctx_.dtype; }
+  DType full_dtype() const { return ctx_.full_dtype(); }
   Device device() const { return ctx_.device; }
   bool training() const { return purpose_ == Purpose::train; }
 
@@ -35,6 +36,7 @@ class Plan {
   void keep(Tensor& t, const char* name, Shape shape, DType dtype) { add(t, name, shape, dtype, Life::keep); }
   void saved(Tensor& t, const char* name, Shape shape, DType dtype) { add(t, name, shape, dtype, Life::saved); }
   void backward(Tensor& t, const char* name, Shape shape, DType dtype) { add(t, name, shape, dtype, Life::backward); }
+  void scratch(Tensor& t, const char* name, Shape shape, DType dtype) { add(t, name, shape, dtype, Life::scratch); }
 
   /// A scope's overlaid memory begins behind its parent's and is given to the next scope when it ends.
   class Scope {

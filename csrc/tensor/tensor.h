@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/dtype.h"
+#include "base/memory.h"
 
 namespace bg {
 
@@ -115,5 +116,12 @@ class Tensor {
   DType dtype_ = DType::f32;
   Device device_ = Device::cpu;
 };
+
+/// The bytes of one tensor into another of the same size, on whatever devices; see copy_bytes().
+inline void copy_tensor(const Ctx& ctx, Tensor from, Tensor to) {
+  BG_CHECK(from.is_contiguous() && to.is_contiguous() && from.dtype() == to.dtype() && from.numel() == to.numel(),
+           "copy of", name_of(from.dtype()), from.shape().str(), "to", name_of(to.dtype()), to.shape().str());
+  copy_bytes(ctx, to.data(), to.device(), from.data(), from.device(), from.size_bytes());
+}
 
 }  // namespace bg

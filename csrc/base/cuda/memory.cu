@@ -122,6 +122,23 @@ void copy_bytes(const Ctx& ctx, void* to, Device to_device, const void* from, De
   if (to_device == Device::cpu || from_device == Device::cpu) cuda::synchronise(ctx);
 }
 
+void allocate_staging(size_t size_bytes, void*& data) {
+  const cudaError_t error = cudaMallocHost(&data, size_bytes);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw SystemError(words("out of memory: asked for", gigabytes(size_bytes), "of pinned memory on the host"));
+  }
+  BG_CUDA(error);
+}
+
+void release_staging(void* data) noexcept {
+  cudaFreeHost(data);
+}
+
+void enqueue_copy(const Ctx& ctx, void* to, const void* from, size_t size_bytes) {
+  BG_CUDA(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyDefault, stream_of(ctx)));
+}
+
 void clear_bytes(const Ctx& ctx, void* data, size_t size_bytes) {
   BG_CUDA(cudaMemsetAsync(data, 0, size_bytes, stream_of(ctx)));
 }
