@@ -29,4 +29,9 @@ inline constexpr double kReordered = 1e-11;
 /// What should be exact but for the rounding of a handful of float64 operations.
 inline constexpr double kExact = 1e-14;
 
+/// Products on the GPU against float64 on operands rounded alike: relative L2 norm of the difference.
+inline constexpr double kGemmFloat32 = 2e-6;
+inline constexpr double kGemmBf16ToFloat32 = 1e-4;  // tensor cores cut sums off rather than round them
+inline constexpr double kGemmBf16 = 4e-3;
+
 }  // namespace bg::tolerance
