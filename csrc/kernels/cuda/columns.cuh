@@ -1,0 +1,204 @@
+// Rows of a matrix (N,D), as the memory-bound kernels see them: eight neighbours of a row at a time, threads that keep
+// their columns while they walk down a strip of rows, and sums over rows that are always added in the same order.
+#pragma once
+
+#include <algorithm>
+
+#include "base/cuda/launch.cuh"
+
+namespace bg::cuda {
+
+/// V neighbours of one row as they lie in memory, seen as floats. V is 8 (16-byte accesses; the address must be a
+/// multiple of 16) or 1.
+template <class T, int V>
+struct Few {
+  static_assert(V == 1);
+  T v;
+  __device__ __forceinline__ float operator[](int) const { return to_float(v); }
+  __device__ __forceinline__ void set(const float (&x)[V]) { v = from_float<T>(x[0]); }
+};
+template <>
+struct alignas(16) Few<float, 8> {
+  float v[8];
+  __device__ __forceinline__ float operator[](int i) const { return v[i]; }
+  __device__ __forceinline__ void set(const float (&x)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = x[i];
+  }
+};
+template <>
+struct alignas(16) Few<bf16, 8> {
+  uint32_t pair[4];
+  __device__ __forceinline__ float operator[](int i) const {
+    return __uint_as_float(i % 2 ? pair[i / 2] & 0xffff0000u : pair[i / 2] << 16);
+  }
+  __device__ __forceinline__ void set(const float (&x)[8]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const __nv_bfloat162 two = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+      pair[i] = *reinterpret_cast<const uint32_t*>(&two);
+    }
+  }
+};
+
+template <int V, class T>
+__device__ __forceinline__ Few<T, V> load_few(const T* p) {
+  return *reinterpret_cast<const Few<T, V>*>(p);
+}
+template <int V, class T>
+__device__ __forceinline__ void store_few(T* p, const float (&x)[V]) {
+  Few<T, V> few;
+  few.set(x);
+  *reinterpret_cast<Few<T, V>*>(p) = few;
+}
+
+/// All these tensors begin at multiples of 16 bytes, and rows of D elements keep them there.
+template <class... Tensors>
+bool in_eights(int64_t D, const Tensors&... tensors) {
+  return D % 8 == 0 && ((reinterpret_cast<uintptr_t>(tensors.data()) | ...) % 16) == 0;
+}
+
+/// Runs body with V = 8 or 1.
+#define BG_CUDA_WIDTH(eights, V, ...) \
+  do {                                \
+    if (eights) {                     \
+      constexpr int V = 8;            \
+      __VA_ARGS__;                    \
+    } else {                          \
+      constexpr int V = 1;            \
+      __VA_ARGS__;                    \
+    }                                 \
+  } while (false)
+
+// ---- sums over rows
+
+constexpr int kColumnThreads = 256;  // per block, at most
+
+/// out[base + j] = the sum over threadIdx.y, in order, of what thread j / V holds for its column j % V, for the
+/// blockDim.x * V columns of a block that begin at `base`; columns from D on are left out. Synchronises.
+template <int V>
+__device__ __forceinline__ void write_column_sums(const float (&sums)[V], int64_t base, int64_t D, float* out) {
+  __shared__ alignas(16) float shared[kColumnThreads * V];
+  const int width = blockDim.x * V, threads = blockDim.x * blockDim.y;
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+  __syncthreads();  // an earlier call may still be read
+  store_few<V>(shared + thread * V, sums);
+  __syncthreads();
+  for (int j = thread; j < width && base + j < D; j += threads) {
+    float total = 0;
+    for (int y = 0; y < static_cast<int>(blockDim.y); ++y) total += shared[y * width + j];
+    out[base + j] = total;
+  }
+}
+
+/// out[w] += sum over s of partial[s,w], in an order that depends on the sizes alone.
+template <class Out>
+__global__ void __launch_bounds__(1024) add_partials_kernel(const float* partial, int64_t strips, int64_t W, Out* out) {
+  __shared__ float shared[32][33];
+  const int64_t w = static_cast<int64_t>(blockIdx.x) * 32 + threadIdx.x;
+  float sum = 0;
+  if (w < W) {
+#pragma unroll 8
+    for (int64_t s = threadIdx.y; s < strips; s += 32) sum += partial[s * W + w];
+  }
+  shared[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  const float total = warp_sum(shared[threadIdx.x][threadIdx.y]);  // warp y adds column y
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * 32 + threadIdx.y;
+  if (threadIdx.x == 0 && column < W) out[column] += total;
+}
+inline void add_partials(const Ctx& ctx, const float* partial, int64_t strips, int64_t W, Tensor out) {
+  BG_LAUNCH((add_partials_kernel<float>), static_cast<unsigned>(ceil_div(W, int64_t{32})), dim3(32, 32), 0, ctx,
+            partial, strips, W, out.ptr<float>());
+}
+
+// ---- threads that keep their columns
+
+/// How threads divide a matrix: block (x, y) threads, x along the columns, each y with `rows` neighbouring rows.
+struct Strips {
+  dim3 grid, block;
+  int64_t rows = 0;
+  int64_t count() const { return grid.x; }
+};
+
+/// With `sums` about three blocks per multiprocessor, so that there are few partial sums; else as many blocks as there
+/// are rows for.
+inline Strips strips_of(const Ctx& ctx, int64_t N, int64_t D, int V, bool sums) {
+  const int64_t chunks = D / V, x = std::min<int64_t>(chunks, kColumnThreads), y = kColumnThreads / x,
+                across = ceil_div(chunks, x);
+  Strips s;
+  s.rows = 8;
+  if (sums) {
+    const int64_t lanes = std::max<int64_t>(1, 3 * ctx.cuda->num_sms() / across) * y;
+    s.rows = std::max<int64_t>(4, ceil_div(N, lanes));
+  }
+  s.block = dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
+  s.grid = dim3(static_cast<unsigned>(ceil_div(N, s.rows * y)), static_cast<unsigned>(across));
+  return s;
+}
+
+/// Every thread calls op on its columns of its rows: op.params(column) once, then op.load(i) for a few rows ahead, with
+/// i the index of the first element, and op.apply(in, params, i, sums). An Op has kSums (sums over rows per column) and
+/// kBatch (rows whose loads are under way together).
+template <class Op, int V>
+__global__ void __launch_bounds__(kColumnThreads, 3)
+    columns_kernel(const Op op, int64_t N, int64_t D, int64_t rows, float* partial) {
+  constexpr int kSums = Op::kSums, kBatch = Op::kBatch;
+  const int64_t base = static_cast<int64_t>(blockIdx.y) * blockDim.x * V, column = base + threadIdx.x * V;
+  float sums[kSums > 0 ? kSums : 1][V] = {};
+  if (column < D) {
+    const auto params = op.params(column);
+    int64_t n = (static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y) * rows;
+    const int64_t last = min(n + rows, N);
+    for (; n + kBatch <= last; n += kBatch) {
+      typename Op::In in[kBatch];
+#pragma unroll
+      for (int u = 0; u < kBatch; ++u) in[u] = op.load((n + u) * D + column);
+#pragma unroll
+      for (int u = 0; u < kBatch; ++u) op.apply(in[u], params, (n + u) * D + column, sums);
+    }
+    for (; n < last; ++n) op.apply(op.load(n * D + column), params, n * D + column, sums);
+  }
+  if constexpr (kSums > 0) {
+#pragma unroll
+    for (int s = 0; s < kSums; ++s)
+      write_column_sums<V>(sums[s], base, D, partial + (static_cast<int64_t>(blockIdx.x) * kSums + s) * D);
+  }
+}
+
+/// Runs op over a matrix (N,D); its sums are added to `out`, kSums x D floats.
+template <int V, class Op>
+void run_columns(const Ctx& ctx, const Op& op, int64_t N, int64_t D, Tensor out = {}) {
+  if (N == 0 || D == 0) return;
+  const Strips s = strips_of(ctx, N, D, V, Op::kSums > 0);
+  float* partial = nullptr;
+  if constexpr (Op::kSums > 0)
+    partial = static_cast<float*>(ctx.cuda->scratch(static_cast<size_t>(s.count() * Op::kSums * D) * sizeof(float)));
+  BG_LAUNCH((columns_kernel<Op, V>), s.grid, s.block, 0, ctx, op, N, D, s.rows, partial);
+  if constexpr (Op::kSums > 0) add_partials(ctx, partial, s.count(), Op::kSums * D, out);
+}
+
+// ---- flat arrays
+
+/// Runs body(i) for the first element i of every chunk of V among n, several chunks per thread with their loads first:
+/// body is op, with op.load(i) and op.apply(in, i).
+template <class Op, int V>
+__global__ void __launch_bounds__(256) flat_kernel(const Op op, int64_t n) {
+  constexpr int kBatch = Op::kBatch;
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kBatch * 256 + threadIdx.x) * V;
+  typename Op::In in[kBatch];
+#pragma unroll
+  for (int u = 0; u < kBatch; ++u)
+    if (const int64_t i = first + u * 256 * V; i < n) in[u] = op.load(i);
+#pragma unroll
+  for (int u = 0; u < kBatch; ++u)
+    if (const int64_t i = first + u * 256 * V; i < n) op.apply(in[u], i);
+}
+template <int V, class Op>
+void run_flat(const Ctx& ctx, const Op& op, int64_t n) {
+  if (n == 0) return;
+  BG_LAUNCH((flat_kernel<Op, V>), static_cast<unsigned>(ceil_div(n, int64_t{Op::kBatch * 256 * V})), 256, 0, ctx, op,
+            n);
+}
+
+}  // namespace bg::cuda
