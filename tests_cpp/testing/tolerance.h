@@ -34,4 +34,13 @@ inline constexpr double kGemmFloat32 = 2e-6;
 inline constexpr double kGemmBf16ToFloat32 = 1e-4;  // tensor cores cut sums off rather than round them
 inline constexpr double kGemmBf16 = 4e-3;
 
+/// Attention on the GPU against float64 on inputs rounded alike: relative L2 norm of the difference (y and gradients),
+/// nats (lse).
+constexpr double attention(DType dtype) {
+  return dtype == DType::bf16 ? 1e-2 : 2e-5;
+}
+constexpr double attention_lse(DType dtype) {
+  return dtype == DType::bf16 ? 2e-3 : 2e-5;
+}
+
 }  // namespace bg::tolerance
