@@ -72,7 +72,8 @@ __device__ __forceinline__ int first_key(const Arguments& a, int b, int row) {
   if (kDocuments && row < a.T) first = max(first, a.doc_start[static_cast<int64_t>(b) * a.T + row]);
   return first;
 }
-// Tells the compiler that a value read from memory is the same in all lanes: branches around wgmma may depend on it.
+// Tells the compiler that a value read from memory is the same in all lanes: with branches that seem to diverge it
+// would run the products one after the other.
 template <bool kDocuments>
 __device__ __forceinline__ int uniform(int x) {
   return kDocuments ? __shfl_sync(0xffffffffu, x, 0) : x;
@@ -358,6 +359,7 @@ struct Consumer {
       while (simple_step(s, at.j == at.item.high)) {
       }
     }
+    wgmma_wait<0>();
     tma_store_wait<0>();
   }
 };
@@ -393,7 +395,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int h = lane; bounded && h < a.H; h += 32)
       bounded = fabsf(a.gain[h]) * (8 * kRounding) <= kLargestScore;  // sqrt(d) = 8
     bounded = __all_sync(0xffffffffu, bounded);
-    const int group = warpgroup - 1, row = static_cast<int>(threadIdx.x - 128) / 32 * 16 + lane / 4;
+    const int group = __shfl_sync(0xffffffffu, warpgroup - 1, 0);  // so that the compiler knows it as uniform
+    const int row = static_cast<int>(threadIdx.x - 128) / 32 * 16 + lane / 4;
     if (bounded) {
       Consumer<true, kDocuments>{a, &y, shared, group, lane, row}.work();
     } else {
