@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "base/cuda/launch.cuh"
 
@@ -69,6 +70,50 @@ bool in_eights(int64_t D, const Tensors&... tensors) {
       __VA_ARGS__;                    \
     }                                 \
   } while (false)
+
+// ---- a warp's row
+
+/// A row of up to 256 P elements, kept by one warp: lane l holds the eights l, l + 32, ... Beyond D there are zeros.
+template <class T, int P>
+struct Row {
+  Few<T, 8> part[P];
+  __device__ __forceinline__ static int column(int p) { return (p * 32 + static_cast<int>(threadIdx.x) % 32) * 8; }
+  __device__ __forceinline__ void load(const T* row, int D) {
+#pragma unroll
+    for (int p = 0; p < P; ++p) {
+      part[p] = {};
+      if (column(p) < D) part[p] = load_few<8>(row + column(p));
+    }
+  }
+};
+/// Rows that a warp of a norm holds at once, so that enough loads are under way.
+template <int P>
+constexpr int kRowsPerWarp = P == 1   ? 4
+                             : P == 2 ? 2
+                                      : 1;
+
+/// Calls body(std::integral_constant<int, P>) for rows of D elements: 256 P >= D, or P = 0 where a row does not fit a
+/// warp's registers by eights.
+template <class Body>
+void with_parts(int64_t D, bool eights, Body&& body) {
+  switch (eights ? ceil_div(D, int64_t{256}) : 0) {
+    case 1:
+      return body(std::integral_constant<int, 1>());
+    case 2:
+      return body(std::integral_constant<int, 2>());
+    case 3:
+      return body(std::integral_constant<int, 3>());
+    case 4:
+      return body(std::integral_constant<int, 4>());
+    case 5:
+    case 6:
+    case 7:
+    case 8:
+      return body(std::integral_constant<int, 8>());
+    default:
+      return body(std::integral_constant<int, 0>());
+  }
+}
 
 // ---- sums over rows
 
