@@ -108,9 +108,9 @@ template <int kWarpgroups>
 constexpr int kThreads = 128 * (kWarpgroups + 1);
 // Registers: 65536 in all, shared out evenly at the start.
 template <int kWarpgroups>
-constexpr int kProducerRegisters = kWarpgroups == 3 ? 32 : 40;
+constexpr int kProducerRegisters = kWarpgroups == 3 ? 32 : 24;
 template <int kWarpgroups>
-constexpr int kConsumerRegisters = kWarpgroups == 3 ? 160 : 232;
+constexpr int kConsumerRegisters = kWarpgroups == 3 ? 160 : 240;
 
 // ---- dk, dv
 
@@ -146,8 +146,9 @@ __device__ __forceinline__ int end_of_queries(const Sizes& sizes, const int32_t*
 }
 
 // Rows are keys, columns queries: S^T = K Q^T, dP^T = V dY^T.
-// kAhead: the scores of the next tile are computed during the exponentials of this one.
-template <int kWarpgroups, bool kInRegisters, bool kAhead, bool kDocs>
+// kInRegisters: how many of the two left operands (K, then V) are kept in registers rather than read from shared
+// memory. kAhead: the scores of the next tile are computed during the exponentials of this one.
+template <int kWarpgroups, int kInRegisters, bool kAhead, bool kDocs>
 __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
     keys_kernel(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
                 const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap dy_map,
@@ -208,9 +209,11 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             const int t = tile * kTile + lane + 32 * i;
-            lse2[i] = t < T ? lse[row + t] * kLog2e : INFINITY;
-            dot[i] = t < T ? dots[row + t] : 0.0f;
-            if constexpr (kDocs) doc[i] = t < T ? docs[t] : T;
+            lse2[i] = INFINITY, dot[i] = 0.0f, doc[i] = T;
+            if (t >= T) continue;
+            lse2[i] = lse[row + t] * kLog2e;
+            dot[i] = dots[row + t];
+            if constexpr (kDocs) doc[i] = docs[t];
           }
         };
         fetch(first);
@@ -246,7 +249,8 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
     };
     const uint32_t q_at = tile_at(shared_address(shared.q[0])), dy_at = tile_at(shared_address(shared.dy[0]));
 
-    LeftTile<kInRegisters> k, v;
+    LeftTile<(kInRegisters > 0)> k;
+    LeftTile<(kInRegisters > 1)> v;
     float dk[32], dv[32];
     uint32_t n = 0;
     // S^T of tile n into s; its products are pending.
@@ -401,7 +405,7 @@ struct Problem {
   Sizes sizes;
 };
 
-template <int kWarpgroups, bool kInRegisters, bool kAhead>
+template <int kWarpgroups, int kInRegisters, bool kAhead>
 void launch_keys(const Ctx& ctx, const Problem& p) {
   const int64_t items = int64_t{p.sizes.B} * p.sizes.G * ceil_div(p.sizes.T, kWarpgroups * kTile);
   BG_CHECK(items <= INT32_MAX / 2, "attention: too large for one launch:", items, "work items");
@@ -437,7 +441,7 @@ __device__ __forceinline__ int begin_of_keys(const Sizes& sizes, const int32_t* 
 }
 
 // Rows are queries, columns keys: S = Q K^T, dP = dY V^T.
-template <int kWarpgroups, bool kInRegisters, bool kAhead, bool kDocs>
+template <int kWarpgroups, int kInRegisters, bool kAhead, bool kDocs>
 __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
     queries_kernel(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
                    const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap dy_map,
@@ -508,8 +512,8 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
     };
     const uint32_t k_at = tile_at(shared_address(shared.k[0])), v_at = tile_at(shared_address(shared.v[0]));
 
-    LeftTile<kInRegisters> q;
-    LeftTile<kInRegisters && kWarpgroups == 2> dy;
+    LeftTile<(kInRegisters > 0)> q;
+    LeftTile<(kInRegisters > 1)> dy;
     float dq[32];
     uint32_t n = 0;
     const auto scores = [&](float(&s)[32], uint32_t n) {
@@ -636,7 +640,7 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
   }
 }
 
-template <int kWarpgroups, bool kInRegisters, bool kAhead>
+template <int kWarpgroups, int kInRegisters, bool kAhead>
 void launch_queries(const Ctx& ctx, const Problem& p) {
   const int64_t items = int64_t{p.sizes.B} * p.sizes.H * ceil_div(p.sizes.T, kWarpgroups * kTile);
   BG_CHECK(items <= INT32_MAX / 2, "attention: too large for one launch:", items, "work items");
@@ -681,8 +685,8 @@ void attention_backward_hopper(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int
                   {static_cast<int>(B), static_cast<int>(T), static_cast<int>(H), static_cast<int>(G),
                    static_cast<int>(std::min(window, T))}};
   launch_dots(ctx, y, dy, dots);
-  launch_keys<2, false, true>(ctx, p);
-  launch_queries<2, true, true>(ctx, p);
+  launch_keys<2, 1, true>(ctx, p);
+  launch_queries<2, 2, true>(ctx, p);
 }
 
 }  // namespace bg::cuda
