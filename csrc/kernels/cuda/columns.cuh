@@ -119,10 +119,11 @@ void with_parts(int64_t D, bool eights, Body&& body) {
 
 constexpr int kColumnThreads = 256;  // per block, at most
 
-/// out[base + j] = the sum over threadIdx.y, in order, of what thread j / V holds for its column j % V, for the
-/// blockDim.x * V columns of a block that begin at `base`; columns from D on are left out. Synchronises.
-template <int V>
-__device__ __forceinline__ void write_column_sums(const float (&sums)[V], int64_t base, int64_t D, float* out) {
+/// Calls write(column, total) once for each of the blockDim.x * V columns of a block that begin at `base`, except for
+/// those from D on: total is the sum over threadIdx.y, in order, of what the threads hold for that column.
+/// Synchronises.
+template <int V, class Write>
+__device__ __forceinline__ void add_over_y(const float (&sums)[V], int64_t base, int64_t D, Write&& write) {
   __shared__ alignas(16) float shared[kColumnThreads * V];
   const int width = blockDim.x * V, threads = blockDim.x * blockDim.y;
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
@@ -132,8 +133,12 @@ __device__ __forceinline__ void write_column_sums(const float (&sums)[V], int64_
   for (int j = thread; j < width && base + j < D; j += threads) {
     float total = 0;
     for (int y = 0; y < static_cast<int>(blockDim.y); ++y) total += shared[y * width + j];
-    out[base + j] = total;
+    write(base + j, total);
   }
+}
+template <int V>
+__device__ __forceinline__ void write_column_sums(const float (&sums)[V], int64_t base, int64_t D, float* out) {
+  add_over_y<V>(sums, base, D, [=](int64_t column, float total) { out[column] = total; });
 }
 
 /// out[w] += sum over s of partial[s,w], in an order that depends on the sizes alone.

@@ -55,7 +55,7 @@ template <class T, int V>
 __global__ void __launch_bounds__(kColumnThreads, 3)
     backward_kernel(const T* __restrict__ x, const float* __restrict__ gate, const T* __restrict__ dy, int64_t N,
                     int64_t L, int64_t D, int64_t rows, T* __restrict__ dx, float* __restrict__ partial) {
-  constexpr int kBatch = kRowsAhead<T>;
+  constexpr int kBatch = kRowsAhead<T> / 2;
   const int64_t base = static_cast<int64_t>(blockIdx.y) * blockDim.x * V, column = base + threadIdx.x * V;
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y) * rows;
   const int64_t last = min(first + rows, N);
