@@ -34,16 +34,19 @@ void adam_step(const Ctx& ctx, const AdamStep& step, Tensor p, Tensor g, Tensor 
 
 void muon_momentum_step(const Ctx& ctx, double mu, double grad_scale, Tensor g, Tensor buf, Tensor u) {
   check_alike({g, buf, u});
+  if (g.numel() == 0) return;
   BG_DISPATCH(g.device(), muon_momentum_step(ctx, mu, grad_scale, g, buf, u));
 }
 
 void decayed_step(const Ctx& ctx, double keep, double lr, Tensor o, Tensor p, double average_weight, Tensor average) {
   check_alike({p, o, average});
+  if (p.numel() == 0) return;
   BG_DISPATCH(p.device(), decayed_step(ctx, keep, lr, o, p, average_weight, average));
 }
 
 void average_step(const Ctx& ctx, double weight, Tensor x, Tensor average) {
   check_alike({x, average});
+  if (x.numel() == 0) return;
   BG_DISPATCH(x.device(), average_step(ctx, weight, x, average));
 }
 

@@ -1,7 +1,8 @@
 // What optimisers and averages do element by element, over flat ranges of parameter-shaped arenas.
 //
-// All tensors are contiguous, of one dtype (float32 or float64) and one length n. Work is cut into fixed blocks, sums
-// are float64 per block and added up in block order: the bits do not depend on the number of threads.
+// All tensors are contiguous, of one dtype (float32 or float64; on CUDA float32) and one length n. Work is cut into
+// fixed blocks, sums are float64 per block and added up in block order: the bits do not depend on the number of
+// threads.
 #pragma once
 
 #include <span>
@@ -52,4 +53,13 @@ void muon_momentum_step(const Ctx& ctx, double mu, double grad_scale, Tensor g, 
 void decayed_step(const Ctx& ctx, double keep, double lr, Tensor o, Tensor p, double average_weight, Tensor average);
 void average_step(const Ctx& ctx, double weight, Tensor x, Tensor average);
 }  // namespace cpu
+
+namespace cuda {
+/// As on the CPU; waits for the sums.
+void sum_of_squares(const Ctx& ctx, Tensor x, std::span<double> partial);
+}  // namespace cuda
 }  // namespace bg
+BG_CUDA_DECLARE(adam_step)
+BG_CUDA_DECLARE(muon_momentum_step)
+BG_CUDA_DECLARE(decayed_step)
+BG_CUDA_DECLARE(average_step)

@@ -1,7 +1,6 @@
 #include "optim/average.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/update.h"
 
@@ -9,7 +8,7 @@ namespace bg {
 
 Averages::Averages(const Config& config, const Ctx& ctx, const ParamTable& params)
     : ctx_(ctx), ema_weight_(1 - config.ema_decay), numel_(params.arena_numel()) {
-  const size_t size_bytes = static_cast<size_t>(numel_) * size_of(ctx.dtype);
+  const size_t size_bytes = static_cast<size_t>(numel_) * size_of(ctx.full_dtype());
   if (config.ema_decay > 0) ema_ = Buffer(size_bytes, ctx.device);
   if (config.swa_last_frac > 0) swa_ = Buffer(size_bytes, ctx.device);
   for (int g = 0; g < kNumGroups; ++g)
@@ -19,20 +18,20 @@ Averages::Averages(const Config& config, const Ctx& ctx, const ParamTable& param
 }
 
 Tensor Averages::ema() const {
-  return ema_.data() ? Tensor(ema_.data(), {numel_}, ctx_.dtype, ctx_.device) : Tensor();
+  return ema_.data() ? Tensor(ema_.data(), {numel_}, ctx_.full_dtype(), ctx_.device) : Tensor();
 }
 Tensor Averages::swa() const {
-  return swa_.data() ? Tensor(swa_.data(), {numel_}, ctx_.dtype, ctx_.device) : Tensor();
+  return swa_.data() ? Tensor(swa_.data(), {numel_}, ctx_.full_dtype(), ctx_.device) : Tensor();
 }
 
 void Averages::start(const ParamTable& params) {
   snapshots_ = 0;
-  if (swa_.data()) std::memset(swa_.data(), 0, swa_.size_bytes());
+  if (swa_.data()) clear_bytes(ctx_, ctx_.device, swa_.data(), swa_.size_bytes());
   if (!ema_.data()) return;
   for (const ParamSpec& spec : params.specs()) {
     if (spec.averaging == Averaging::off) continue;
     const Tensor from = ParamTable::view(spec, params.values());
-    std::memcpy(ParamTable::view(spec, ema()).data(), from.data(), from.size_bytes());
+    copy_bytes(ctx_, ParamTable::view(spec, ema()).data(), ctx_.device, from.data(), ctx_.device, from.size_bytes());
   }
 }
 

@@ -6,14 +6,18 @@
 #include "kernels/update.h"
 
 namespace bg {
-namespace {
 
-// Only called when the norm is not finite: names the culprit.
-[[noreturn]] void refuse_gradient(const ParamTable& params) {
+void refuse_gradient(const Ctx& ctx, const ParamTable& params) {
+  Tensor grads = params.grads();
+  const Buffer host(grads.device() == Device::cpu ? 0 : grads.size_bytes());
+  if (host.data() != nullptr) {
+    copy_bytes(ctx, host.data(), Device::cpu, grads.data(), grads.device(), grads.size_bytes());
+    grads = Tensor(host.data(), grads.shape(), grads.dtype(), Device::cpu);
+  }
   const ParamSpec* largest = nullptr;
   double peak = -1;
   for (const ParamSpec& spec : params.specs()) {
-    const Tensor grad = ParamTable::view(spec, params.grads());
+    const Tensor grad = ParamTable::view(spec, grads);
     for (int64_t i = 0; i < grad.numel(); ++i) {
       double value = 0;
       BG_FLOATS(grad.dtype(), T, value = static_cast<double>(grad.ptr<T>()[i]));
@@ -25,11 +29,9 @@ namespace {
                             largest == nullptr ? "nothing" : largest->name));
 }
 
-}  // namespace
-
 double gradient_norm(const Ctx& ctx, const ParamTable& params, std::span<double> partial) {
   const double norm = std::sqrt(sum_of_squares(ctx, params.grads(), partial));
-  if (!std::isfinite(norm)) refuse_gradient(params);
+  if (!std::isfinite(norm)) refuse_gradient(ctx, params);
   return norm;
 }
 

@@ -13,6 +13,9 @@ namespace bg {
 /// holds NaN or infinity, or the largest one when only the norm overflows.
 double gradient_norm(const Ctx& ctx, const ParamTable& params, std::span<double> partial);
 
+/// Throws that NumericsError; for gradients whose norm is known not to be finite.
+[[noreturn]] void refuse_gradient(const Ctx& ctx, const ParamTable& params);
+
 /// min(1, max_norm / (norm + 1e-6)); 1 when max_norm is 0 (no clipping).
 double clip_factor(double norm, double max_norm);
 

@@ -9,8 +9,6 @@
 namespace bg {
 namespace {
 
-constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
-
 int64_t padded(int64_t n) {
   return (n + 15) / 16 * 16;
 }
@@ -34,7 +32,7 @@ void normalise(Tensor g, Tensor to) {
     for (int l = 0; l < 8; ++l) sum[l] += static_cast<double>(in[i + l]) * static_cast<double>(in[i + l]);
   for (; i < n; ++i) sum[0] += static_cast<double>(in[i]) * static_cast<double>(in[i]);
   const double norm = std::sqrt(((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])));
-  const double factor = 1 / (norm + 1e-7);
+  const double factor = 1 / (norm + kNewtonSchulzEps);
   for (i = 0; i < n; ++i) out[i] = static_cast<T>(static_cast<double>(in[i]) * factor);
 }
 
@@ -54,8 +52,8 @@ void iterate(const Ctx& ctx, Tensor g, int64_t steps, Tensor scratch, Tensor out
       gemm_symmetric(ctx, 1, x, Op::none, x, Op::transpose, 0, a);
     // S = kC A^2 + kB A + kA I: what X is multiplied with.
     std::memcpy(s.data(), a.data(), a.size_bytes());
-    gemm_symmetric(ctx, kC, a, Op::none, a, Op::none, kB, s);
-    for (int64_t i = 0; i < n; ++i) s.ptr<T>()[i * n + i] += static_cast<T>(kA);
+    gemm_symmetric(ctx, kNewtonSchulzC, a, Op::none, a, Op::none, kNewtonSchulzB, s);
+    for (int64_t i = 0; i < n; ++i) s.ptr<T>()[i * n + i] += static_cast<T>(kNewtonSchulzA);
     if (tall)
       gemm(ctx, 1, x, Op::none, s, Op::none, 0, next);
     else
@@ -65,6 +63,12 @@ void iterate(const Ctx& ctx, Tensor g, int64_t steps, Tensor scratch, Tensor out
 }
 
 }  // namespace
+
+namespace cpu {
+void newton_schulz(const Ctx& ctx, Tensor g, int64_t steps, Tensor scratch, Tensor out) {
+  BG_FLOATS(g.dtype(), T, iterate<T>(ctx, g, steps, scratch, out));
+}
+}  // namespace cpu
 
 int64_t newton_schulz_scratch(int64_t rows, int64_t cols) {
   const int64_t n = std::min(rows, cols);
@@ -79,9 +83,9 @@ void newton_schulz(const Ctx& ctx, Tensor g, int64_t steps, Tensor scratch, Tens
   BG_CHECK(scratch.rank() == 1 && scratch.numel() >= newton_schulz_scratch(g.dim(0), g.dim(1)),
            "scratch of Newton-Schulz too short:", scratch.numel());
   BG_CHECK(steps >= 0, "Newton-Schulz steps must be at least 0, got", steps);
-  BG_CHECK(g.device() == Device::cpu, "built without CUDA: device", name_of(g.device()));
+  BG_CHECK(g.device() == out.device() && g.device() == scratch.device(), "Newton-Schulz needs one device");
   if (g.numel() == 0) return;
-  BG_FLOATS(g.dtype(), T, iterate<T>(ctx, g, steps, scratch, out));
+  BG_DISPATCH(g.device(), newton_schulz(ctx, g, steps, scratch, out));
 }
 
 }  // namespace bg

@@ -1,12 +1,16 @@
 // How one step moves all parameters: global clipping, then Muon or Adam by each tensor's group, the running average
-// in the same pass.
+// in the same pass. On CUDA the same as few launches: optim/fused_step.h.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/config.h"
 #include "base/ctx.h"
+#include "kernels/update.h"
 #include "optim/average.h"
+#include "optim/fused_step.h"
 #include "optim/muon.h"
 #include "tensor/buffer.h"
 #include "tensor/params.h"
@@ -19,16 +23,23 @@ struct GroupRates {
 };
 GroupRates rates_of(const Config& config, Group group);
 
+/// Adam's numbers of step `step` (from 0) but for clipping and the average, with step sizes times `lr_factor`.
+AdamStep adam_step_of(const Config& config, const GroupRates& rates, int64_t step, double lr_factor);
+
 class Optimizer {
  public:
   /// Allocates all moments (zero); steps allocate nothing. Keeps the address of `params`, whose layout must not change.
-  Optimizer(const Config& config, const Ctx& ctx, ParamTable& params);
+  /// On CUDA the averages that steps will move must be known here, unless the config keeps no EMA.
+  Optimizer(const Config& config, const Ctx& ctx, ParamTable& params, const Averages* averages = nullptr);
 
   /// Norm of the gradients before clipping. Throws NumericsError naming the tensor when it is not finite; nothing has
   /// been changed then.
   double gradient_norm();
   /// Step number `step` (from 0) on gradients of norm `norm`, with step sizes times `lr_factor`. Moves `averages`' EMA.
+  /// On CUDA it waits, and throws as gradient_norm() does.
   void step(int64_t step, double norm, double lr_factor, double momentum, const Averages& averages);
+  /// The step as launches that a CUDA graph may record; null on the CPU.
+  FusedStep* fused() const { return fused_.get(); }
 
   /// Muon's buffer or Adam's first moment, an arena of the table's layout.
   Tensor first_moments() const;
@@ -45,9 +56,11 @@ class Optimizer {
   const Config config_;
   Ctx ctx_;
   ParamTable& params_;
-  Muon muon_;
+  std::optional<Muon> muon_;  // on the CPU
   std::vector<AdamRange> adam_;
   Buffer first_, second_;
+  std::unique_ptr<FusedStep> fused_;  // on CUDA
+  Tensor ema_;                        // that it moves
   std::vector<double> partial_;
 };
 

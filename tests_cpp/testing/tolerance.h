@@ -43,4 +43,11 @@ constexpr double attention_lse(DType dtype) {
   return dtype == DType::bf16 ? 2e-3 : 2e-5;
 }
 
+/// The optimiser on the GPU against the CPU's in float32, relative L2 norms over a few steps: weights, moments and
+/// averages; what the steps did to one tensor, whose small singular values Newton-Schulz makes large; the same with
+/// matrices moved by bfloat16 products.
+inline constexpr double kStepFloat32 = 1e-5;
+inline constexpr double kStepChangeFloat32 = 2e-4;
+inline constexpr double kStepBf16 = 6e-2;
+
 }  // namespace bg::tolerance

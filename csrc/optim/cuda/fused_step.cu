@@ -1,0 +1,356 @@
+// One optimiser step as few launches, nothing of it decided on the host.
+//
+//   1. squares of the gradients by blocks                          (kernels/cuda/update.cu)
+//   2. norm, clip factor, whether everything is finite             -> Verdict
+//   3. all matrices: Muon's momentum, u into the buffers of Newton-Schulz, squares of u by chunks
+//   4. all matrices: u / |u|
+//   5. for each shape: 5 iterations of 3 batched products
+//   6. all matrices: decayed step, average, operand
+//   7. everything else: Adam, average, operand
+// Arenas are cut into chunks that belong to one tensor (or one range); a block does a chunk. A step that must not
+// happen leaves at the first line of 3, 4, 6 and 7: the launches are the same.
+#include "optim/fused_step.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <vector>
+
+#include "kernels/cuda/update.cuh"
+#include "optim/average.h"
+#include "optim/cuda/newton_schulz.cuh"
+#include "optim/optimizer.h"
+
+namespace bg::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int64_t kChunk = 8192;       // elements of a block
+constexpr int64_t kMatrixAlign = 128;  // elements between starts of matrices of Newton-Schulz: 256 bytes in bf16
+
+// What differs from step to step; written by prepare().
+struct Numbers {
+  double matrix_lr;
+  float matrix_keep, momentum, average_weight;
+  AdamNumbers adam[kNumGroups];
+};
+
+// What the gradients say.
+struct Verdict {
+  double norm;
+  float scale;
+  int go;  // 0: the step must not happen
+};
+
+struct Chunk {
+  int64_t at;  // element in the arenas
+  int64_t x;   // of a matrix: element in the buffers of Newton-Schulz
+  int count;   // elements
+  int owner;   // number of the matrix, or the group
+  int averaged;
+};
+
+struct Matrix {
+  int first_chunk, chunks;
+  double stretch;  // sqrt(max(1, rows / columns))
+};
+
+struct Arenas {
+  float* values;
+  const float* grads;
+  float *first, *second;  // `second` is moved so that it has the arenas' offsets
+  float* ema;             // may be null
+  bf16* operands;         // null where values are read
+};
+
+__global__ void set_numbers_kernel(Numbers from, Numbers* to) {
+  *to = from;
+}
+
+// One block: scale = min(1, max_norm / (norm + 1e-6)).
+__global__ void __launch_bounds__(1024)
+    verdict_kernel(const double* __restrict__ partial, int64_t partials, const double* __restrict__ losses,
+                   int64_t num_losses, double max_norm, Verdict* __restrict__ verdict) {
+  const double norm = sqrt(sum_in_order(partial, partials));
+  bool finite = isfinite(norm);
+  for (int64_t i = threadIdx.x; i < num_losses; i += blockDim.x) finite = finite && isfinite(losses[i]);
+  const int go = __syncthreads_and(finite);
+  if (threadIdx.x > 0) return;
+  const double scale = max_norm > 0 ? fmin(1.0, max_norm / (norm + 1e-6)) : 1.0;
+  *verdict = {norm, static_cast<float>(scale), go};
+}
+
+template <int W>
+__device__ __forceinline__ void write_value(const Arenas& arenas, int64_t at, bool averaged, float weight,
+                                            const Lane<W>& value) {
+  store(arenas.values + at, value);
+  if (arenas.operands != nullptr) store(arenas.operands + at, value);
+  if (!averaged) return;
+  auto mean = load<W>(arenas.ema + at);
+#pragma unroll
+  for (int j = 0; j < W; ++j) mean.v[j] += weight * (value.v[j] - mean.v[j]);
+  store(arenas.ema + at, mean);
+}
+
+// g' = scale g;  buf = mu buf + g';  u = g' + mu buf.
+template <class X>
+__global__ void __launch_bounds__(kThreads)
+    momentum_kernel(const Chunk* __restrict__ chunks, Arenas arenas, X* __restrict__ x, double* __restrict__ partial,
+                    const Numbers* __restrict__ numbers, const Verdict* __restrict__ verdict) {
+  if (!verdict->go) return;
+  const Chunk chunk = chunks[blockIdx.x];
+  const float mu = numbers->momentum, scale = verdict->scale;
+  double sum = 0;
+  for_elements(chunk.count, chunk.at % 4 == 0, [&](auto width, int i) {
+    constexpr int W = width.value;
+    const auto g = load<W>(arenas.grads + chunk.at + i);
+    auto buf = load<W>(arenas.first + chunk.at + i);
+    Lane<W> u;
+#pragma unroll
+    for (int j = 0; j < W; ++j) {
+      const float scaled = scale * g.v[j];
+      buf.v[j] = mu * buf.v[j] + scaled;
+      u.v[j] = scaled + mu * buf.v[j];
+      sum += static_cast<double>(u.v[j]) * static_cast<double>(u.v[j]);
+    }
+    store(arenas.first + chunk.at + i, buf);
+    store(x + chunk.x + i, u);
+  });
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// u / (|u|_F + 1e-7)
+template <class X>
+__global__ void __launch_bounds__(kThreads)
+    normalise_kernel(const Chunk* __restrict__ chunks, const Matrix* __restrict__ matrices, X* __restrict__ x,
+                     const double* __restrict__ partial, const Verdict* __restrict__ verdict) {
+  if (!verdict->go) return;
+  const Chunk chunk = chunks[blockIdx.x];
+  const Matrix matrix = matrices[chunk.owner];
+  const double factor = 1 / (sqrt(sum_in_order(partial + matrix.first_chunk, matrix.chunks)) + kNewtonSchulzEps);
+  for_elements(chunk.count, true, [&](auto width, int i) {
+    constexpr int W = width.value;
+    auto u = load<W>(x + chunk.x + i);
+#pragma unroll
+    for (int j = 0; j < W; ++j) u.v[j] = static_cast<float>(static_cast<double>(u.v[j]) * factor);
+    store(x + chunk.x + i, u);
+  });
+}
+
+// p = keep p - lr sqrt(max(1, rows / columns)) O
+template <class X>
+__global__ void __launch_bounds__(kThreads)
+    decayed_kernel(const Chunk* __restrict__ chunks, const Matrix* __restrict__ matrices, const X* __restrict__ o,
+                   Arenas arenas, const Numbers* __restrict__ numbers, const Verdict* __restrict__ verdict) {
+  if (!verdict->go) return;
+  const Chunk chunk = chunks[blockIdx.x];
+  const float lr = static_cast<float>(numbers->matrix_lr * matrices[chunk.owner].stretch);
+  const float keep = numbers->matrix_keep, weight = numbers->average_weight;
+  for_elements(chunk.count, chunk.at % 4 == 0, [&](auto width, int i) {
+    constexpr int W = width.value;
+    const auto step = load<W>(o + chunk.x + i);
+    auto value = load<W>(arenas.values + chunk.at + i);
+#pragma unroll
+    for (int j = 0; j < W; ++j) value.v[j] = keep * value.v[j] - lr * step.v[j];
+    write_value(arenas, chunk.at + i, chunk.averaged, weight, value);
+  });
+}
+
+__global__ void __launch_bounds__(kThreads)
+    adam_kernel(const Chunk* __restrict__ chunks, Arenas arenas, const Numbers* __restrict__ numbers,
+                const Verdict* __restrict__ verdict) {
+  if (!verdict->go) return;
+  const Chunk chunk = chunks[blockIdx.x];
+  const AdamNumbers adam = numbers->adam[chunk.owner];
+  const float scale = verdict->scale, weight = numbers->average_weight;
+  for_elements(chunk.count, chunk.at % 4 == 0, [&](auto width, int i) {
+    constexpr int W = width.value;
+    const int64_t at = chunk.at + i;
+    auto value = load<W>(arenas.values + at), m = load<W>(arenas.first + at), v = load<W>(arenas.second + at);
+    const auto g = load<W>(arenas.grads + at);
+#pragma unroll
+    for (int j = 0; j < W; ++j) value.v[j] = adam_element(adam, value.v[j], scale * g.v[j], m.v[j], v.v[j]);
+    store(arenas.first + at, m), store(arenas.second + at, v);
+    write_value(arenas, at, chunk.averaged, weight, value);
+  });
+}
+
+// A table in device memory.
+template <class Row>
+class Table {
+ public:
+  Table() = default;
+  Table(const Ctx& ctx, const std::vector<Row>& rows)
+      : rows_(rows.size()), memory_(rows.size() * sizeof(Row), Device::cuda) {
+    bg::copy_bytes(ctx, memory_.data(), Device::cuda, rows.data(), Device::cpu, memory_.size_bytes());
+  }
+  unsigned size() const { return static_cast<unsigned>(rows_); }
+  Row* data() const { return static_cast<Row*>(memory_.data()); }
+
+ private:
+  size_t rows_ = 0;
+  Buffer memory_;
+};
+
+int64_t padded(int64_t n) {
+  return ceil_div(n, kMatrixAlign) * kMatrixAlign;
+}
+
+void cut(std::vector<Chunk>& chunks, int64_t at, int64_t x, int64_t n, int owner, bool averaged) {
+  for (int64_t i = 0; i < n; i += kChunk)
+    chunks.push_back({at + i, x + i, static_cast<int>(std::min(kChunk, n - i)), owner, averaged});
+}
+
+class Step final : public FusedStep {
+ public:
+  Step(const Config& config, const Ctx& ctx, ParamTable& params, Tensor first, Tensor second, Tensor ema,
+       double ema_weight)
+      : config_(config), ctx_(ctx), grads_(params.grads()), ema_weight_(ema_weight) {
+    const int64_t second_offset = params.range(Group::matrix).second;
+    arenas_ = {params.values().ptr<float>(),
+               grads_.ptr<float>(),
+               first.ptr<float>(),
+               second.numel() > 0 ? second.ptr<float>() - second_offset : nullptr,
+               ema ? ema.ptr<float>() : nullptr,
+               ctx.dtype == DType::bf16 ? params.operands().ptr<bf16>() : nullptr};
+    BG_CHECK(second_offset % 4 == 0, "the arenas' groups start at odd places:", second_offset);
+    for (const Tensor& t : {params.values(), grads_, first, second, ema, params.operands()})
+      BG_CHECK(reinterpret_cast<uint64_t>(t.data()) % 16 == 0, "an arena's address is no multiple of 16");
+    lay_out_matrices(params);
+    lay_out_adam(params);
+    partial_ = Table<double>(ctx, std::vector<double>(static_cast<size_t>(update_blocks(grads_.numel()))));
+    numbers_ = Table<Numbers>(ctx, {Numbers{}});
+    verdict_ = Table<Verdict>(ctx, {Verdict{}});
+  }
+
+  void prepare(int64_t step, double lr_factor, double momentum) override {
+    Numbers n{};
+    const GroupRates matrix = rates_of(config_, Group::matrix);
+    n.matrix_lr = matrix.lr * lr_factor;
+    n.matrix_keep = static_cast<float>(1 - n.matrix_lr * matrix.weight_decay);
+    n.momentum = static_cast<float>(momentum);
+    n.average_weight = static_cast<float>(ema_weight_);
+    for (int g = 0; g < kNumGroups; ++g)
+      n.adam[g] = adam_numbers(adam_step_of(config_, rates_of(config_, static_cast<Group>(g)), step, lr_factor));
+    BG_LAUNCH(set_numbers_kernel, 1, 1, 0, ctx_, n, numbers_.data());
+  }
+
+  void enqueue(Tensor losses) override {
+    const double* loss = nullptr;
+    if (losses) {
+      BG_CHECK(losses.device() == Device::cuda && losses.is_contiguous(), "losses must lie on the GPU, contiguous");
+      loss = losses.ptr<double>();
+    }
+    enqueue_squares(ctx_, grads_, partial_.data());
+    BG_LAUNCH(verdict_kernel, 1, 1024, 0, ctx_, partial_.data(), update_blocks(grads_.numel()), loss,
+              losses ? losses.numel() : 0, config_.grad_clip_norm, verdict_.data());
+    if (matrix_chunks_.size() > 0) BG_CUDA_FLOATS(ctx_.dtype, X, move_matrices<X>());
+    if (adam_chunks_.size() > 0)
+      BG_LAUNCH(adam_kernel, adam_chunks_.size(), kThreads, 0, ctx_, adam_chunks_.data(), arenas_, numbers_.data(),
+                verdict_.data());
+  }
+
+  double norm() override {
+    Verdict verdict;
+    bg::copy_bytes(ctx_, &verdict, Device::cpu, verdict_.data(), Device::cuda, sizeof(verdict));
+    return verdict.norm;
+  }
+
+ private:
+  // Matrices of one shape, side by side in the buffers of Newton-Schulz.
+  struct Batch {
+    int64_t rows, cols, count, start;
+  };
+
+  void lay_out_matrices(const ParamTable& params) {
+    std::map<std::array<int64_t, 2>, std::vector<const ParamSpec*>> shapes;
+    for (const ParamSpec& spec : params.specs()) {
+      if (spec.group != Group::matrix || spec.shape.numel() == 0) continue;
+      BG_CHECK(spec.shape.rank() >= 2, "Muon moves matrices, but", spec.name, "has shape", spec.shape.str());
+      shapes[{spec.shape[0], spec.shape.numel() / spec.shape[0]}].push_back(&spec);
+    }
+    std::vector<Chunk> chunks;
+    std::vector<Matrix> matrices;
+    int64_t x = 0, squares = 0;
+    for (const auto& [shape, specs] : shapes) {
+      const auto [rows, cols] = shape;
+      const int64_t m = std::min(rows, cols), count = static_cast<int64_t>(specs.size());
+      batches_.push_back({rows, cols, count, x});
+      squares = std::max(squares, count * padded(m * m));
+      const double stretch = std::sqrt(std::max(1.0, static_cast<double>(rows) / static_cast<double>(cols)));
+      for (const ParamSpec* spec : specs) {
+        const auto first = static_cast<int>(chunks.size()), owner = static_cast<int>(matrices.size());
+        cut(chunks, spec->offset, x, rows * cols, owner, arenas_.ema && spec->averaging == Averaging::on);
+        matrices.push_back({first, static_cast<int>(chunks.size()) - first, stretch});
+        x += padded(rows * cols);
+      }
+    }
+    matrix_chunks_ = Table<Chunk>(ctx_, chunks);
+    matrices_ = Table<Matrix>(ctx_, matrices);
+    matrix_partial_ = Table<double>(ctx_, std::vector<double>(chunks.size()));
+    const size_t element = size_of(ctx_.dtype);
+    x_ = Buffer(static_cast<size_t>(x) * element, Device::cuda);
+    other_ = Buffer(static_cast<size_t>(x) * element, Device::cuda);
+    a_ = Buffer(static_cast<size_t>(squares) * element, Device::cuda);
+    s_ = Buffer(static_cast<size_t>(squares) * element, Device::cuda);
+  }
+
+  void lay_out_adam(const ParamTable& params) {
+    std::vector<Chunk> chunks;
+    for (Group group : {Group::table, Group::head, Group::scalar, Group::jepa})
+      for (const AveragedRange& r : averaged_ranges(params, group))
+        cut(chunks, r.lo, 0, r.hi - r.lo, static_cast<int>(group), arenas_.ema && r.averaged);
+    adam_chunks_ = Table<Chunk>(ctx_, chunks);
+  }
+
+  // `count` matrices that start at element `start` of a buffer, a multiple of kMatrixAlign apart.
+  Tensor matrices_of(const Buffer& buffer, int64_t start, int64_t count, int64_t rows, int64_t cols) const {
+    char* const data = buffer.at(static_cast<size_t>(start) * size_of(ctx_.dtype));
+    return Tensor(data, {count, padded(rows * cols)}, ctx_.dtype, Device::cuda)
+        .slice(1, 0, rows * cols)
+        .split_last(cols);
+  }
+
+  template <class X>
+  void move_matrices() {
+    X* const x = static_cast<X*>(x_.data());
+    BG_LAUNCH(momentum_kernel<X>, matrix_chunks_.size(), kThreads, 0, ctx_, matrix_chunks_.data(), arenas_, x,
+              matrix_partial_.data(), numbers_.data(), verdict_.data());
+    BG_LAUNCH(normalise_kernel<X>, matrix_chunks_.size(), kThreads, 0, ctx_, matrix_chunks_.data(), matrices_.data(), x,
+              matrix_partial_.data(), verdict_.data());
+    for (const Batch& b : batches_) {
+      const int64_t m = std::min(b.rows, b.cols);
+      newton_schulz_iterate(ctx_, config_.newton_schulz_steps, matrices_of(x_, b.start, b.count, b.rows, b.cols),
+                            matrices_of(other_, b.start, b.count, b.rows, b.cols), matrices_of(a_, 0, b.count, m, m),
+                            matrices_of(s_, 0, b.count, m, m));
+    }
+    const X* const o = config_.newton_schulz_steps % 2 == 0 ? x : static_cast<X*>(other_.data());
+    BG_LAUNCH(decayed_kernel<X>, matrix_chunks_.size(), kThreads, 0, ctx_, matrix_chunks_.data(), matrices_.data(), o,
+              arenas_, numbers_.data(), verdict_.data());
+  }
+
+  const Config config_;
+  Ctx ctx_;
+  Tensor grads_;
+  double ema_weight_;
+  Arenas arenas_{};
+  std::vector<Batch> batches_;
+  Table<Chunk> matrix_chunks_, adam_chunks_;
+  Table<Matrix> matrices_;
+  Table<double> partial_, matrix_partial_;
+  Table<Numbers> numbers_;
+  Table<Verdict> verdict_;
+  Buffer x_, other_;  // Newton-Schulz goes back and forth between them
+  Buffer a_, s_;      // of one shape at a time
+};
+
+}  // namespace
+
+void make_fused_step(const Config& config, const Ctx& ctx, ParamTable& params, Tensor first, Tensor second, Tensor ema,
+                     double ema_weight, std::unique_ptr<FusedStep>& out) {
+  out = std::make_unique<Step>(config, ctx, params, first, second, ema, ema_weight);
+}
+
+}  // namespace bg::cuda

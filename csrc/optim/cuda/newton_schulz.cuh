@@ -1,0 +1,13 @@
+// Newton-Schulz on the GPU for many matrices of one shape at once.
+#pragma once
+
+#include "optim/newton_schulz.h"
+
+namespace bg::cuda {
+
+/// `steps` iterations on x (n, rows, cols), whose matrices are normalised already; `other` is shaped like x, a and s
+/// (n, m, m) with m = min(rows, cols). Returns x or other: where the result is. Sums in float32, results in the
+/// tensors' dtype.
+Tensor newton_schulz_iterate(const Ctx& ctx, int64_t steps, Tensor x, Tensor other, Tensor a, Tensor s);
+
+}  // namespace bg::cuda
