@@ -182,14 +182,14 @@ __global__ void __launch_bounds__(kColumnThreads)
     __syncthreads();
     if (column >= D) continue;
     for (int k = threadIdx.y; k < listed; k += kBatch * step) {
-      Few<T, V> in[kBatch];  // beyond the end the last row again, which is not added: no branch between loads
+      Few<T, V> in[kBatch];  // beyond the end the last row again, times 0: no branch between loads
 #pragma unroll
       for (int u = 0; u < kBatch; ++u) in[u] = load_few<V>(dy + list[min(k + u * step, listed - 1)] * D + column);
 #pragma unroll
       for (int u = 0; u < kBatch; ++u) {
-        if (k + u * step >= listed) break;
+        const float counts = k + u * step < listed ? 1.0f : 0.0f;
 #pragma unroll
-        for (int j = 0; j < V; ++j) sums[j] += in[u][j];
+        for (int j = 0; j < V; ++j) sums[j] += counts * in[u][j];
       }
     }
   }
@@ -216,9 +216,9 @@ __global__ void __launch_bounds__(kColumnThreads)
         in[u] = load_few<V>(partial + static_cast<int64_t>(min(k + u * step, last - 1)) * D + column);
 #pragma unroll
       for (int u = 0; u < kBatch; ++u) {
-        if (k + u * step >= last) break;
+        const float counts = k + u * step < last ? 1.0f : 0.0f;
 #pragma unroll
-        for (int j = 0; j < V; ++j) sums[j] += in[u][j];
+        for (int j = 0; j < V; ++j) sums[j] += counts * in[u][j];
       }
     }
   }
