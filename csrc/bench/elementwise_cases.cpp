@@ -115,9 +115,9 @@ std::vector<Case> elementwise_cases(const Ctx& ctx) {
       [](const Ctx& c, const Tensors& x, const Tensors& y) { xsa_backward_value(c, x[0], x[1], x[2], y[0]); });
   add("leaky_relu2 forward", {hidden}, {hidden},
       [mlp](const Ctx& c, const Tensors& x, const Tensors& y) { activation_forward(c, mlp, x[0], y[0]); });
-  add("leaky_relu2 backward", {hidden, hidden}, {hidden},
-      [mlp](const Ctx& c, const Tensors& x, const Tensors& y) { activation_backward(c, mlp, x[0], x[1], y[0], Tensor());
-      });
+  add("leaky_relu2 backward", {hidden, hidden}, {hidden}, [mlp](const Ctx& c, const Tensors& x, const Tensors& y) {
+    activation_backward(c, mlp, x[0], x[1], y[0], Tensor());
+  });
   add("softcap", {{N, V}}, {{N, V}}, [](const Ctx& c, const Tensors& x, const Tensors& y) {
     fill_zero(c, y[0]);
     accumulate(c, x[0], y[0]);

@@ -4,14 +4,12 @@
 #include <algorithm>
 #include <memory>
 
-#include "bindings/bindings.h"
+#include "bindings/arrays.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
 
 namespace bg::bindings {
 namespace {
-
-using Ids = py::array_t<int32_t, py::array::c_style>;
 
 std::span<const int32_t> span_of(const Ids& ids) {
   return {ids.data(), static_cast<size_t>(ids.size())};
@@ -21,25 +19,10 @@ void check_2d(const Ids& ids, const char* what) {
   BG_CHECK(ids.ndim() == 2, what, "must have two dimensions [B,T], got", ids.ndim());
 }
 
-std::vector<py::ssize_t> dims_of(const Shape& shape) {
-  std::vector<py::ssize_t> out;
-  for (int i = 0; i < shape.rank(); ++i) out.push_back(shape[i]);
-  return out;
-}
-
-py::array copy_of(Tensor t) {
-  py::array out;
-  BG_FLOATS(t.dtype(), T, {
-    py::array_t<T> a(dims_of(t.shape()));
-    std::copy_n(t.ptr<T>(), t.numel(), a.mutable_data());
-    out = a;
-  });
-  return out;
-}
-
-py::dict dict_of(const ParamTable& params, Tensor arena) {
+py::dict dict_of(const Model& model, Tensor arena) {
   py::dict out;
-  for (const ParamSpec& s : params.specs()) out[s.name.c_str()] = copy_of(ParamTable::view(s, arena));
+  for (const ParamSpec& s : model.params().specs())
+    out[s.name.c_str()] = copy_of(model.ctx(), ParamTable::view(s, arena));
   return out;
 }
 
@@ -56,30 +39,23 @@ void load(Model& model, const py::dict& given) {
     BG_CHECK(s != nullptr, "unknown parameter", name);
     const py::array a = py::array::ensure(value);
     BG_CHECK(a, "parameter", name, "is no array");
-    Shape shape;
-    BG_CHECK(a.ndim() <= Shape::kMaxRank, "parameter", name, "has", a.ndim(), "dimensions");
-    for (py::ssize_t i = 0; i < a.ndim(); ++i) shape.push_back(a.shape(i));
+    const Shape shape = shape_of(a, name.c_str());
     BG_CHECK(shape == s->shape, "parameter", name, "has shape", shape.str(), "but the model's is", s->shape.str());
     BG_CHECK(a.dtype().kind() == 'f', "parameter", name, "holds no floating-point numbers");
   }
   for (const ParamSpec& s : params.specs()) {
     const py::array_t<double, py::array::c_style | py::array::forcecast> a(given[s.name.c_str()]);
-    const Tensor t = ParamTable::view(s, params.values());
-    BG_FLOATS(t.dtype(), T,
-              std::transform(a.data(), a.data() + a.size(), t.ptr<T>(), [](double v) { return static_cast<T>(v); }));
+    upload(model.ctx(), {a.data(), static_cast<size_t>(a.size())}, ParamTable::view(s, params.values()));
   }
+  params.refresh_operands(model.ctx());
 }
 
 std::shared_ptr<Model> make(const Config& config, const std::string& device, const std::string& dtype, uint64_t seed,
                             int threads) {
-  Ctx ctx;
-  BG_CHECK(device == "cpu" || device == "cuda", "unknown device", device, "; known: cpu, cuda");
-  BG_CHECK(device == "cpu", "device cuda: this build of bytegolf has no CUDA kernels; `bytegolf doctor` says more");
-  BG_CHECK(dtype == "float32" || dtype == "float64", "unknown dtype", dtype, "; known on the CPU: float32, float64");
-  ctx.dtype = dtype == "float64" ? DType::f64 : DType::f32;
+  const Device where = device_named(device);
+  const DType how = dtype_named(dtype);
   const py::gil_scoped_release release;
-  ctx.pool = std::make_shared<ThreadPool>(threads);
-  return std::make_shared<Model>(config, ctx, seed);
+  return std::make_shared<Model>(config, make_ctx(where, how, threads), seed);
 }
 
 }  // namespace
@@ -104,8 +80,8 @@ void bind_model(py::module_& m) {
       .def_property_readonly("device", [](const Model& self) { return name_of(self.ctx().device); })
       .def_property_readonly("threads", [](const Model& self) { return self.ctx().pool->size(); })
       .def_property_readonly("num_parameters", [](const Model& self) { return self.params().numel(); })
-      .def("parameters", [](const Model& self) { return dict_of(self.params(), self.params().values()); })
-      .def("gradients", [](const Model& self) { return dict_of(self.params(), self.params().grads()); })
+      .def("parameters", [](const Model& self) { return dict_of(self, self.params().values()); })
+      .def("gradients", [](const Model& self) { return dict_of(self, self.params().grads()); })
       .def(
           "specs",
           [](const Model& self) {
@@ -135,7 +111,7 @@ void bind_model(py::module_& m) {
               const py::gil_scoped_release release;
               t = self.logits(span_of(ids), ids.shape(0), ids.shape(1));
             }
-            return copy_of(t);
+            return copy_of(self.ctx(), t);
           },
           py::arg("ids"))
       .def(

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <optional>
 
-#include "bindings/bindings.h"
+#include "bindings/arrays.h"
 #include "data/loader.h"
 #include "data/shard.h"
 #include "optim/newton_schulz.h"
@@ -15,23 +15,25 @@ namespace bg::bindings {
 namespace {
 
 template <class T>
-py::array newton_schulz_of(const py::array_t<T, py::array::c_style>& g, int64_t steps, int threads) {
+py::array newton_schulz_of(const py::array_t<T, py::array::c_style>& g, int64_t steps, int threads,
+                           const std::string& device, const std::string& dtype) {
   if (g.ndim() != 2) throw InvalidArgument(words("newton_schulz takes a matrix, got", g.ndim(), "dimensions"));
   BG_CHECK(steps >= 0, "steps must be at least 0, got", steps);
   const int64_t rows = g.shape(0), cols = g.shape(1);
-  py::array_t<T> out({rows, cols});
-  const Tensor in(const_cast<T*>(g.data()), {rows, cols}, DTypeOf<T>::value, Device::cpu);
-  const Tensor result(out.mutable_data(), {rows, cols}, DTypeOf<T>::value, Device::cpu);
+  const Ctx ctx = make_ctx(device_named(device), dtype.empty() ? DTypeOf<T>::value : dtype_named(dtype), threads);
+  const int64_t n = newton_schulz_scratch(rows, cols);
+  const size_t element = size_of(ctx.dtype);
+  const Buffer in(static_cast<size_t>(rows * cols) * element, ctx.device), out(in.size_bytes(), ctx.device),
+      scratch(static_cast<size_t>(n) * element, ctx.device);
+  const Tensor from(in.data(), {rows, cols}, ctx.dtype, ctx.device),
+      to(out.data(), {rows, cols}, ctx.dtype, ctx.device);
   {
+    const std::vector<double> values(g.data(), g.data() + g.size());
     const py::gil_scoped_release release;
-    Ctx ctx;
-    ctx.dtype = DTypeOf<T>::value;
-    ctx.pool = std::make_shared<ThreadPool>(threads);
-    const int64_t n = newton_schulz_scratch(rows, cols);
-    const Buffer scratch(static_cast<size_t>(n) * sizeof(T));
-    newton_schulz(ctx, in, steps, Tensor(scratch.data(), {n}, ctx.dtype, ctx.device), result);
+    upload(ctx, values, from);
+    newton_schulz(ctx, from, steps, Tensor(scratch.data(), {n}, ctx.dtype, ctx.device), to);
   }
-  return out;
+  return copy_of(ctx, to);
 }
 
 void bind_schedule(py::module_& m) {
@@ -51,18 +53,6 @@ void bind_schedule(py::module_& m) {
       py::arg("predicted_step_s") = 0.0,
       "What the schedules say of step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, takes_snapshot, "
       "is_over.");
-}
-
-using Ids = py::array_t<int32_t, py::array::c_style>;
-
-std::vector<int64_t> dims_of(const Tensor& t) {
-  std::vector<int64_t> dims;
-  for (int i = 0; i < t.rank(); ++i) dims.push_back(t.dim(i));
-  return dims;
-}
-
-py::dtype dtype_of(const Tensor& t) {
-  return t.dtype() == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>();
 }
 
 py::dict dict_of(const StepStats& s) {
@@ -127,11 +117,15 @@ py::dict step_on(Trainer& self, const Ids& ids, const Ids& targets, int64_t micr
   return dict_of(stats);
 }
 
-// Views, not copies: they keep the trainer alive and change with its next step.
-py::dict state_views(const py::object& self) {
+// On the CPU views, not copies: they keep the trainer alive and change with its next step. `prefix` chooses by name.
+py::dict state_views(const py::object& self, const std::string& prefix) {
   py::dict out;
-  for (const Trainer::StateTensor& s : self.cast<Trainer&>().state()) {
-    py::array view(dtype_of(s.tensor), dims_of(s.tensor), s.tensor.data(), self);
+  auto& trainer = self.cast<Trainer&>();
+  for (const Trainer::StateTensor& s : trainer.state()) {
+    if (!s.name.starts_with(prefix)) continue;
+    py::array view = s.tensor.device() == Device::cpu
+                         ? py::array(numpy_dtype(s.tensor.dtype()), dims_of(s.tensor.shape()), s.tensor.data(), self)
+                         : copy_of(trainer.model().ctx(), s.tensor);
     view.attr("setflags")(py::arg("write") = false);
     out[py::str(s.name)] = view;
   }
@@ -148,11 +142,10 @@ void load_state(Trainer& self, const py::dict& arrays, const Progress& progress)
     if (!py::isinstance<py::array>(arrays[name])) throw InvalidArgument(words("tensor", s.name, "is no array"));
     const auto array = py::array::ensure(py::object(arrays[name]), py::array::c_style);
     if (!array) throw py::error_already_set();
-    const std::vector<int64_t> dims(array.shape(), array.shape() + array.ndim());
-    if (dims != dims_of(s.tensor))
+    if (array.ndim() > Shape::kMaxRank || shape_of(array, s.name.c_str()) != s.tensor.shape())
       throw InvalidArgument(words("tensor", s.name, "has shape", std::string(py::str(py::object(array.attr("shape")))),
                                   "where the run has", s.tensor.shape().str()));
-    if (!array.dtype().is(dtype_of(s.tensor)))
+    if (!array.dtype().is(numpy_dtype(s.tensor.dtype())))
       throw InvalidArgument(words("tensor", s.name, "is", std::string(py::str(py::object(array.dtype()))),
                                   "where the run has", name_of(s.tensor.dtype())));
     sources.push_back(array);
@@ -163,9 +156,13 @@ void load_state(Trainer& self, const py::dict& arrays, const Progress& progress)
       if (std::none_of(state.begin(), state.end(), [&](const auto& s) { return s.name == name; }))
         throw InvalidArgument(words("tensor", name, "is unknown to the run"));
     }
+  const Ctx& ctx = self.model().ctx();
+  self.check(progress);
+  for (size_t i = 0; i < state.size(); ++i) {
+    const Tensor& t = state[i].tensor;
+    copy_bytes(ctx, t.data(), t.device(), sources[i].data(), Device::cpu, t.size_bytes());
+  }
   self.restore(progress);
-  for (size_t i = 0; i < state.size(); ++i)
-    if (const Tensor& t = state[i].tensor; t.numel() > 0) std::memcpy(t.data(), sources[i].data(), t.size_bytes());
 }
 
 void bind_trainer(py::module_& m) {
@@ -192,7 +189,10 @@ void bind_trainer(py::module_& m) {
       .def_property_readonly(
           "progress", [](const Trainer& self) { return dict_of(self.progress()); },
           "Dict of step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s.")
-      .def("state", &state_views, "Dict of all tensors of the run, read-only views that change with the next step.")
+      .def(
+          "state", &state_views, py::arg("prefix") = "",
+          "Dict of the run's tensors whose names start with `prefix`, read-only; on the CPU views that change with the "
+          "next step, on a GPU copies.")
       .def(
           "load_state",
           [](Trainer& self, const py::dict& arrays, int64_t step, int64_t snapshots, int64_t bytes, double elapsed_s,
@@ -207,12 +207,13 @@ void bind_trainer(py::module_& m) {
 }  // namespace
 
 void bind_train(py::module_& m) {
-  m.def(
-      "newton_schulz", &newton_schulz_of<double>, py::arg("g").noconvert(), py::arg("steps") = 5,
-      py::arg("threads") = 0,
-      "The Newton-Schulz iteration of Muon on a float64 or float32 matrix; a fresh matrix of singular values near 1.");
+  constexpr const char* kDoc =
+      "The Newton-Schulz iteration of Muon on a float64 or float32 matrix, on a device and in a dtype (its own when "
+      "empty); a fresh matrix of singular values near 1.";
+  m.def("newton_schulz", &newton_schulz_of<double>, py::arg("g").noconvert(), py::arg("steps") = 5,
+        py::arg("threads") = 0, py::arg("device") = "cpu", py::arg("dtype") = "", kDoc);
   m.def("newton_schulz", &newton_schulz_of<float>, py::arg("g").noconvert(), py::arg("steps") = 5,
-        py::arg("threads") = 0);
+        py::arg("threads") = 0, py::arg("device") = "cpu", py::arg("dtype") = "", kDoc);
   bind_schedule(m);
   bind_trainer(m);
 }

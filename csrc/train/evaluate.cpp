@@ -31,8 +31,10 @@ bool Evaluation::advance() {
   if (scored_ >= targets()) return false;
   const int64_t length = std::min(window_, targets() - next_);  // inputs of the next window; shorter only at the end
   int64_t rows = 1;
+  const int64_t batch_ids = model_.ctx().device == Device::cpu ? 16384 : 131072;  // what keeps each busy
   if (length == window_)
-    rows = std::clamp<int64_t>((targets() - window_ - next_) / stride_ + 1, 1, std::max<int64_t>(1, 16384 / window_));
+    rows =
+        std::clamp<int64_t>((targets() - window_ - next_) / stride_ + 1, 1, std::max<int64_t>(1, batch_ids / window_));
   // A patch model takes whole patches: zeros fill the last one up, after every target that counts.
   const int64_t K = model_.config().patch_size, padded = (length + K - 1) / K * K;
   ids_.assign(static_cast<size_t>(rows * padded), 0);

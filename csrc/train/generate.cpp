@@ -6,6 +6,7 @@
 
 #include "base/random.h"
 #include "data/vocab.h"
+#include "tensor/transfer.h"
 
 namespace bg {
 
@@ -35,8 +36,7 @@ std::string generate(Model& model, std::string_view prompt, int64_t n, double te
     in.resize(static_cast<size_t>(padded), vocab.id_of(0));
     const Tensor logits = model.logits(in, 1, padded);
     const int64_t row = (length - 1) * vocab.size + vocab.byte_offset;
-    BG_FLOATS(logits.dtype(), T,
-              for (int b = 0; b < 256; ++b) weights[b] = static_cast<double>(logits.ptr<T>()[row + b]));
+    weights = download(model.ctx(), logits.reshape({logits.numel()}).slice(0, row, row + 256));
     for (double w : weights)
       if (!std::isfinite(w)) throw NumericsError(words("a logit of byte", i, "to generate is", w));
     int best = static_cast<int>(std::max_element(weights.begin(), weights.end()) - weights.begin());

@@ -1,9 +1,12 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "data/vocab.h"
+#include "optim/clip.h"
+#include "tensor/transfer.h"
 
 namespace bg {
 namespace {
@@ -18,14 +21,10 @@ std::shared_ptr<Model> present(std::shared_ptr<Model> model) {
 }
 
 // The first parameter that holds NaN or infinity, or "".
-std::string damaged_weight(const ParamTable& params) {
+std::string damaged_weight(const Ctx& ctx, const ParamTable& params) {
   for (const ParamSpec& spec : params.specs()) {
-    bool finite = true;
-    BG_FLOATS(spec.handle->value.dtype(), T, {
-      const T* const data = spec.handle->value.ptr<T>();
-      for (int64_t i = 0; i < spec.shape.numel(); ++i) finite = finite && std::isfinite(data[i]);
-    });
-    if (!finite) return spec.name;
+    const std::vector<double> values = download(ctx, spec.handle->value);
+    if (!std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); })) return spec.name;
   }
   return "";
 }
@@ -47,8 +46,9 @@ Trainer::Trainer(const Config& config, std::shared_ptr<Model> model, std::shared
       loader_(std::move(loader)),
       now_(now ? std::move(now) : steady_seconds),
       averages_(config, model_->ctx(), model_->params()),
-      optimizer_(config, model_->ctx(), model_->params()) {
+      optimizer_(config, model_->ctx(), model_->params(), &averages_) {
   config_.validate();
+  if (optimizer_.fused() != nullptr) device_step_ = std::make_unique<DeviceStep>(*model_, optimizer_);
   constexpr Section kModel[] = {Section::model};
   BG_CHECK(config_.text(kModel, false) == model_->config().text(kModel, false),
            "the model was made with other model options than the trainer's config");
@@ -81,8 +81,35 @@ void Trainer::count(std::span<const int32_t> targets, StepStats& stats) const {
   }
 }
 
-template <class Forward>
-StepStats Trainer::run(int64_t micro_batches, Forward&& forward) {
+void Trainer::measure(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
+                      std::span<const double> directions, StepStats& stats) {
+  const double share = 1.0 / static_cast<double>(micro_batches);
+  const auto counted = [&](int64_t micro) {
+    const DeviceStep::MicroBatch batch = fetch(micro);
+    count(batch.targets, stats);
+    return batch;
+  };
+  if (device_step_) {
+    model_->set_directions(directions);
+    const DeviceStep::Result result = device_step_->run(
+        {stats.step, stats.lr_factor, stats.muon_momentum, stats.jepa_lambda}, micro_batches, counted);
+    for (const Losses& losses : result.losses) add(stats.losses, losses, share);
+    stats.grad_norm = result.norm;
+    if (!std::isfinite(result.norm)) refuse_gradient(model_->ctx(), model_->params());
+    return;
+  }
+  model_->zero_gradients();
+  for (int64_t micro = 0; micro < micro_batches; ++micro) {
+    const DeviceStep::MicroBatch batch = counted(micro);
+    const Losses losses = model_->loss(batch.ids, batch.targets, batch.B, batch.T, stats.jepa_lambda, directions);
+    model_->backward(share);
+    add(stats.losses, losses, share);
+  }
+  stats.grad_norm = optimizer_.gradient_norm();
+}
+
+StepStats Trainer::run(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
+                       std::span<const double> directions) {
   const int64_t n = progress_.step;
   BG_CHECK(n < config_.iterations, "the run is over: all", config_.iterations, "iterations are done");
   if (n == 0) averages_.start(model_->params());  // the weights may have been loaded after construction
@@ -96,21 +123,13 @@ StepStats Trainer::run(int64_t micro_batches, Forward&& forward) {
   stats.muon_momentum = muon_momentum(config_, n);
   stats.jepa_lambda = jepa_lambda(config_, n, clock);
   try {
-    model_->zero_gradients();
-    const double share = 1.0 / static_cast<double>(micro_batches);
-    for (int64_t micro = 0; micro < micro_batches; ++micro) {
-      const Losses losses = forward(micro, stats.jepa_lambda, stats);
-      if (!std::isfinite(losses.total)) throw NumericsError(words("loss is", losses.total));
-      model_->backward(share);
-      add(stats.losses, losses, share);
-    }
-    stats.grad_norm = optimizer_.gradient_norm();
+    measure(micro_batches, fetch, directions, stats);
   } catch (const NumericsError& error) {
-    const std::string culprit = damaged_weight(model_->params());
+    const std::string culprit = damaged_weight(model_->ctx(), model_->params());
     throw NumericsError(words("step", n, ":", error.what()) +
                         (culprit.empty() ? "" : "; " + culprit + " holds it already"));
   }
-  optimizer_.step(n, stats.grad_norm, stats.lr_factor, stats.muon_momentum, averages_);
+  if (!device_step_) optimizer_.step(n, stats.grad_norm, stats.lr_factor, stats.muon_momentum, averages_);
   if (takes_snapshot(config_, n, clock)) averages_.snapshot(model_->params());
   ++progress_.step;
   progress_.bytes += stats.bytes;
@@ -123,11 +142,11 @@ StepStats Trainer::run(int64_t micro_batches, Forward&& forward) {
 
 StepStats Trainer::step() {
   BG_CHECK(loader_ != nullptr, "this trainer was made without data; use step_on");
-  return run(loader_->options().micro_batches, [&](int64_t micro, double lambda, StepStats& stats) {
+  const auto fetch = [&](int64_t micro) {
     const Batch& batch = loader_->get(progress_.step, micro);
-    count(batch.y, stats);
-    return model_->loss(batch.x, batch.y, batch.B, batch.T, lambda);
-  });
+    return DeviceStep::MicroBatch{batch.x, batch.y, batch.B, batch.T};
+  };
+  return run(loader_->options().micro_batches, fetch, {});
 }
 
 StepStats Trainer::step_on(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T,
@@ -137,11 +156,11 @@ StepStats Trainer::step_on(std::span<const int32_t> ids, std::span<const int32_t
   BG_CHECK(static_cast<int64_t>(ids.size()) == B * T && static_cast<int64_t>(targets.size()) == B * T,
            "ids and targets", "have", ids.size(), "and", targets.size(), "elements, expected", B * T);
   const int64_t rows = B / micro_batches;
-  return run(micro_batches, [&](int64_t micro, double lambda, StepStats& stats) {
+  const auto fetch = [&](int64_t micro) {
     const size_t first = static_cast<size_t>(micro * rows * T), length = static_cast<size_t>(rows * T);
-    count(targets.subspan(first, length), stats);
-    return model_->loss(ids.subspan(first, length), targets.subspan(first, length), rows, T, lambda, directions);
-  });
+    return DeviceStep::MicroBatch{ids.subspan(first, length), targets.subspan(first, length), rows, T};
+  };
+  return run(micro_batches, fetch, directions);
 }
 
 Progress Trainer::progress() const {
@@ -172,13 +191,18 @@ std::vector<Trainer::StateTensor> Trainer::state() const {
   return out;
 }
 
-void Trainer::restore(const Progress& p) {
+void Trainer::check(const Progress& p) const {
   BG_CHECK(p.step >= 0 && p.step <= config_.iterations, "step", p.step, "of", config_.iterations);
   BG_CHECK(p.snapshots >= 0 && p.snapshots <= p.step, "snapshots", p.snapshots, "after", p.step, "steps");
   BG_CHECK(p.first_step_s >= 0 && p.first_step_s <= p.elapsed_s, "first_step_s =", p.first_step_s,
            "of elapsed_s =", p.elapsed_s);
   BG_CHECK(p.bytes >= 0 && p.elapsed_s >= 0 && p.longest_step_s >= 0 && std::isfinite(p.elapsed_s + p.longest_step_s),
            "bytes, elapsed_s and longest_step_s must be numbers of at least 0");
+}
+
+void Trainer::restore(const Progress& p) {
+  check(p);
+  model_->params().refresh_operands(model_->ctx());
   progress_ = p;
   averages_.set_snapshots(p.snapshots);
   running_ = false;

@@ -14,6 +14,7 @@
 #include "optim/average.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "train/device_step.h"
 
 namespace bg {
 
@@ -66,18 +67,23 @@ class Trainer {
 
   /// Every tensor that the next steps depend on, as views: "weights/NAME", "first/NAME" (Muon's buffer or Adam's first
   /// moment), "second/NAME" (Adam only), "ema/NAME" and "swa/NAME" (averaged tensors, when the config keeps them).
-  /// Whoever overwrites them must call restore() with the progress they belong to.
+  /// Whoever overwrites them calls restore() afterwards with the progress they belong to.
   struct StateTensor {
     std::string name;
     Tensor tensor;
   };
   std::vector<StateTensor> state() const;
   void restore(const Progress& progress);
+  /// Throws InvalidArgument when restore() would refuse it.
+  void check(const Progress& progress) const;
 
  private:
-  /// forward(micro, jepa_lambda, stats) -> Losses runs one micro-batch and counts its targets.
-  template <class Forward>
-  StepStats run(int64_t micro_batches, Forward&& forward);
+  /// fetch(micro) gives one micro-batch; directions as for Model::loss().
+  StepStats run(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
+                std::span<const double> directions);
+  // Losses and gradient norm of the step; on a device the weights have moved then, on the CPU move() does it.
+  void measure(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
+               std::span<const double> directions, StepStats& stats);
   void count(std::span<const int32_t> targets, StepStats& stats) const;
   double elapsed() const;
   Clock clock() const;
@@ -88,6 +94,7 @@ class Trainer {
   std::function<double()> now_;
   Averages averages_;
   Optimizer optimizer_;
+  std::unique_ptr<DeviceStep> device_step_;  // on CUDA
   StepTimes times_;
   Progress progress_;
   double started_ = 0;

@@ -167,9 +167,10 @@ class Trainer:
         return self._average("swa") if self._core.progress["snapshots"] > 0 else None
 
     def _average(self, kind: str) -> dict[str, Array]:
-        state = self._core.state()
-        weights = {key.removeprefix("weights/"): a for key, a in state.items() if key.startswith("weights/")}
-        return {name: np.array(state.get(f"{kind}/{name}", array)) for name, array in weights.items()}
+        averages = self._core.state(f"{kind}/")
+        return {
+            name: np.array(averages.get(f"{kind}/{name}", array)) for name, array in self.model.parameters().items()
+        }
 
     def checkpoint(self, path: str | os.PathLike[str]) -> Path:
         """Writes everything that `resume` needs as the newest checkpoint of the folder `path`, and removes older ones there.
@@ -196,7 +197,7 @@ class Trainer:
             raise FormatError(f"{folder / STATE}: {error}") from error
 
     def _identity(self) -> dict[str, Any]:
-        dtype = str(next(iter(self._core.state().values())).dtype)
+        dtype = "float64" if self.model.dtype == "float64" else "float32"  # bfloat16 models keep float32 masters
         data_ids = len(self._data) if self._data is not None else 0
         return {"config": self.config.text(["model", "train"]), "dtype": dtype, "data_ids": data_ids}
 
