@@ -38,7 +38,7 @@ struct Cap {
       if constexpr (kFull) {
         out[j] = cap * tanhf(z);
       } else {
-        out[j] = cap - cap * __fdividef(2.0f, 1.0f + exponential<false>(2 * fminf(z, 40.0f)));
+        out[j] = cap - cap * __fdividef(2.0f, 1.0f + exponential<false>(2 * (z > 40.0f ? 40.0f : z)));
       }
     }
     store_few<V>(x + i, out);
