@@ -2,10 +2,13 @@
 #
 # setup EXTRAS [TESTS] [WERROR]  makes .venv, installs what is missing, builds and installs the package (editable).
 # A stamp in .venv holds a hash of all that went in, so that a second call with nothing changed does nothing.
+#
+# BYTEGOLF_CUDA in the environment: AUTO (CUDA kernels when nvcc is found), OFF, or ON (brings NVIDIA's compiler when there is none).
 # shellcheck shell=bash
 
 BUILD_DIR=build/dev   # one CMake folder for the module and the C++ tests, so that the core is compiled once
 SETUP_LOG=build/setup.log
+CUDA_DIR=build/cuda-toolkit   # NVIDIA's compiler as Python packages, where no toolkit is installed
 
 say() { printf '\033[2m[%s]\033[0m %s\n' "$1" "$2" >&2; }
 fail() { printf '%s: %s\n' "$(basename "$0")" "$1" >&2; exit "${2:-1}"; }
@@ -95,6 +98,31 @@ install_packages() {
   step "Installing system packages: $missing" ${line/apt-get/apt-get -o DPkg::Lock::Timeout=300}
 }
 
+# The CUDA compiler that a build uses: CUDACXX, else nvcc from the PATH, NVIDIA's usual place or $CUDA_DIR; "" when there is none.
+cuda_compiler() {
+  if [ -n "${CUDACXX:-}" ]; then
+    echo "$CUDACXX"
+  elif command -v nvcc; then
+    return
+  elif [ -x /usr/local/cuda/bin/nvcc ]; then
+    echo /usr/local/cuda/bin/nvcc
+  elif [ -x $CUDA_DIR/nvcc ]; then
+    readlink -f $CUDA_DIR/nvcc
+  fi
+}
+
+# Compiler, headers and static runtime; about 1 GB, of which cuBLAS (for its headers) is the most.
+cuda_from_packages() {
+  rm -rf $CUDA_DIR
+  "$1" -m venv $CUDA_DIR
+  $CUDA_DIR/bin/pip install --disable-pip-version-check --no-deps nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* \
+    nvidia-cuda-crt==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.* 'nvidia-cublas==13.*'
+  local root
+  root=$(echo "$PWD/$CUDA_DIR"/lib/python3*/site-packages/nvidia/cu13)
+  ln -sfn lib "$root/lib64"   # where nvcc looks
+  ln -s "$root/bin/nvcc" $CUDA_DIR/nvcc
+}
+
 # Hash of what the build depends on: contents of sources, names of Python files (editable: their contents are read live).
 source_hash() {
   {
@@ -122,10 +150,18 @@ build_requirements() {
 
 # Compiles and installs in one go; the CMake folder is kept, so that only what changed is compiled again.
 build_package() {
-  local extras=$1 tests=$2 werror=$3
+  local extras=$1 tests=$2 werror=$3 nvcc=$4
   export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
   if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=ccache; fi
   local args=(--config-settings=build-dir="$BUILD_DIR")
+  local cuda=OFF
+  if [ -n "$nvcc" ]; then
+    cuda=$([ "${BYTEGOLF_CUDA:-AUTO}" = ON ] && echo ON || echo AUTO)
+    export CUDACXX=$nvcc CMAKE_CUDA_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER:-}
+    # What CMake once did not find it does not look for again.
+    if grep -q '^CMAKE_CUDA_COMPILER:.*NOTFOUND' $BUILD_DIR/CMakeCache.txt 2>/dev/null; then rm -rf $BUILD_DIR; fi
+  fi
+  args+=(--config-settings=cmake.define.BYTEGOLF_CUDA=$cuda)
   [ "$tests" = 0 ] || args+=(--config-settings=cmake.define.BYTEGOLF_TESTS=ON)
   args+=(--config-settings=cmake.define.BYTEGOLF_WERROR="$([ "$werror" = 1 ] && echo ON || echo OFF)")
   # A folder configured for another Python or another place is of no use.
@@ -137,12 +173,17 @@ build_package() {
 
 # setup EXTRAS TESTS WERROR: e.g. setup plots 0 0. Extras already installed stay.
 setup() {
-  local extras=$1 tests=${2:-0} werror=${3:-0} stamp hash lock wanted
+  local extras=$1 tests=${2:-0} werror=${3:-0} cuda=${BYTEGOLF_CUDA:-AUTO} nvcc='' stamp hash lock wanted
+  case $cuda in
+  AUTO | ON) nvcc=$(cuda_compiler) ;;
+  OFF) ;;
+  *) fail "BYTEGOLF_CUDA=$cuda; known: AUTO, ON, OFF" 2 ;;
+  esac
   wanted=$(tr ',' '\n' <<<"$extras,$(cat .venv/bytegolf-extras 2>/dev/null)" | grep . | sort -u | paste -sd,)
   [ "$tests" = 1 ] || tests=$(cat .venv/bytegolf-tests 2>/dev/null || echo 0)
   [ "$werror" = 1 ] || werror=$(cat .venv/bytegolf-werror 2>/dev/null || echo 0)   # kept, as tests are: flags that change compile all anew
   stamp=.venv/bytegolf-stamp
-  hash=$(source_hash "$wanted" "$tests" "$werror")
+  hash=$(source_hash "$wanted" "$tests" "$werror" "$cuda" "$nvcc")
   if [ "$(cat $stamp 2>/dev/null)" = "$hash" ]; then return 0; fi
 
   mkdir -p build
@@ -163,7 +204,14 @@ setup() {
   [ -n "$python" ] || fail "no Python of at least 3.11 was found" 2
   if ! venv_is_ours; then step "Making .venv with $("$python" --version) ($python)" make_venv "$python"; fi
   step "Installing build requirements" build_requirements
-  step "Building the core and installing bytegolf[$wanted] (minutes the first time)" build_package "$wanted" "$tests" "$werror"
+  if [ "$cuda" = ON ] && [ -z "$nvcc" ]; then
+    step "Installing NVIDIA's compiler (1 GB)" cuda_from_packages "$python"
+    nvcc=$(cuda_compiler)
+    hash=$(source_hash "$wanted" "$tests" "$werror" "$cuda" "$nvcc")
+  elif [ -z "$nvcc" ] && [ "$cuda" = AUTO ] && [ -e /dev/nvidiactl ]; then
+    say setup "there is a GPU but no CUDA compiler; BYTEGOLF_CUDA=ON in the environment brings one"
+  fi
+  step "Building the core and installing bytegolf[$wanted] (minutes the first time)" build_package "$wanted" "$tests" "$werror" "$nvcc"
   echo "$wanted" >.venv/bytegolf-extras
   echo "$tests" >.venv/bytegolf-tests
   echo "$werror" >.venv/bytegolf-werror
