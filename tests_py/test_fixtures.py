@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bytegolf.device import why_no_gpu
 from bytegolf.parity import check_fixture
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[1] / ".." / "shared"))
@@ -23,15 +24,19 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("cpu", "float64"), ("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")]
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_value_of_the_fixture_is_met(name: str, dtype: str) -> None:
+def test_every_value_of_the_fixture_is_met(name: str, device: str, dtype: str) -> None:
+    if device == "cuda" and (unusable := why_no_gpu()):
+        pytest.skip(f"needs a GPU: {unusable}")
     path = SHARED / "fixtures" / f"{name}.npz"
     if not path.exists():
         pytest.skip(f"reference values not found at {path}: set BYTEGOLF_SHARED to the folder that holds fixtures/")
-    if name.startswith("quant_") and dtype == "float32":
+    if name.startswith("quant_") and dtype != "float64":
         pytest.skip("quantisation has one precision")
-    checks = check_fixture(path, dtype)
+    checks = check_fixture(path, dtype, device)
     assert checks, "a fixture without a check proves nothing"
     missed = [check for check in checks if not check.passed]
     assert not missed, "\n".join(map(str, missed))

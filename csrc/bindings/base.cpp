@@ -3,6 +3,8 @@
 
 #include <bit>
 
+#include "base/cuda_libraries.h"
+#include "base/memory.h"
 #include "bindings/bindings.h"
 #include "hwy/highway.h"
 
@@ -19,6 +21,46 @@ void bind_base(py::module_& m) {
       "Name of the instruction set that Highway's kernels run with on this CPU.");
   m.def(
       "zstd_version", [] { return std::string(ZSTD_versionString()); }, "Version of the zstd library in the core.");
+  m.def(
+      "gpu_info",
+      [] {
+        const GpuInfo info = gpu_info();
+        py::list gpus;
+        for (const GpuInfo::Gpu& gpu : info.gpus) {
+          py::dict row;
+          row["name"] = gpu.name;
+          row["capability"] = gpu.capability;
+          row["total_bytes"] = gpu.total_bytes;
+          gpus.append(row);
+        }
+        py::dict out;
+        out["built"] = info.built;
+        out["unusable"] = info.unusable;
+        out["driver"] = info.driver;
+        out["runtime"] = info.runtime;
+        out["gpus"] = gpus;
+        return out;
+      },
+      "built (with CUDA kernels), unusable (why no GPU can be used; empty when one can), driver and runtime "
+      "(versions), "
+      "gpus (name, capability, total_bytes of each visible one).");
+  m.def("add_cuda_library_folder", &add_cuda_library_folder, py::arg("folder"),
+        "A folder to search for CUDA libraries before the system's; only before their first use.");
+  m.def(
+      "cuda_library_report",
+      [] {
+        py::list rows;
+        for (const CudaLibraryReport& library : cuda_library_report()) {
+          py::dict row;
+          row["name"] = library.name;
+          row["path"] = library.path;
+          row["version"] = library.version;
+          row["problem"] = library.problem;
+          rows.append(row);
+        }
+        return rows;
+      },
+      "One dict per library that CUDA kernels call: name, path, version, problem (why it cannot be used).");
 }
 
 }  // namespace bg::bindings

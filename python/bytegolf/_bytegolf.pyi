@@ -20,12 +20,15 @@ __all__: list[str] = [
     "ShardSet",
     "SystemError",
     "Trainer",
+    "add_cuda_library_folder",
     "add_gemm_library_folder",
     "bench_op",
     "bench_ops",
     "cpu_target",
+    "cuda_library_report",
     "dequantise_tensor",
     "gemm_libraries",
+    "gpu_info",
     "machine_rates",
     "nearest_option",
     "newton_schulz",
@@ -158,9 +161,19 @@ class Config:
         steps; distance of checkpoints; 0 means only on interruption and at the end
         """
     @property
+    def device(self) -> str:
+        """
+        name; where to compute; auto: a GPU when one can be used, else the CPU
+        """
+    @property
     def doc_mask(self) -> bool:
         """
-        flag; attention stays inside its document (bos starts one)
+        flag; attention stays inside its document (bos starts one); smear and bigram still see one id back
+        """
+    @property
+    def dtype(self) -> str:
+        """
+        name; numbers to compute in; auto: bfloat16 on cuda, float32 on cpu
         """
     @property
     def ema_decay(self) -> float:
@@ -170,7 +183,7 @@ class Config:
     @property
     def eval_stride(self) -> int:
         """
-        ids; stride of the sliding score of record
+        ids; stride of the sliding score of record, at most seq_len counts
         """
     @property
     def family(self) -> str:
@@ -265,7 +278,7 @@ class Config:
     @property
     def micro_batch_ids(self) -> int:
         """
-        ids; read per forward and backward, gradients accumulate; at most train_batch_ids
+        ids; read per forward and backward, a multiple of seq_len and a divisor of train_batch_ids: gradients accumulate
         """
     @property
     def mlp_dim(self) -> int:
@@ -621,9 +634,9 @@ class Trainer:
         """
         Stops the run's clock until the next step.
         """
-    def state(self) -> dict[str, typing.Any]:
+    def state(self, prefix: str = "") -> dict[str, typing.Any]:
         """
-        Dict of all tensors of the run, read-only views that change with the next step.
+        Dict of the run's tensors whose names start with `prefix`, read-only; on the CPU views that change with the next step, on a GPU copies.
         """
     def step(self) -> dict[str, typing.Any]:
         """
@@ -650,6 +663,11 @@ class Trainer:
         Dict of step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s.
         """
 
+def add_cuda_library_folder(folder: str) -> None:
+    """
+    A folder to search for CUDA libraries before the system's; only before their first use.
+    """
+
 def add_gemm_library_folder(folder: str) -> None:
     """
     A folder to search for GEMM libraries before the system's; only before their first use.
@@ -670,6 +688,11 @@ def cpu_target() -> str:
     Name of the instruction set that Highway's kernels run with on this CPU.
     """
 
+def cuda_library_report() -> list[typing.Any]:
+    """
+    One dict per library that CUDA kernels call: name, path, version, problem (why it cannot be used).
+    """
+
 def dequantise_tensor(
     q: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int8], scale: numpy.ndarray, threads: int = 0
 ) -> numpy.typing.NDArray[numpy.float32]:
@@ -682,6 +705,11 @@ def gemm_libraries() -> list[typing.Any]:
     One dict per library that can multiply matrices: name, available, detail (version and core, or why not).
     """
 
+def gpu_info() -> dict[str, typing.Any]:
+    """
+    built (with CUDA kernels), unusable (why no GPU can be used; empty when one can), driver and runtime (versions), gpus (name, capability, total_bytes of each visible one).
+    """
+
 def machine_rates(budget_s: float = 0.5, threads: int = 0, library: str = "builtin") -> dict[str, typing.Any]:
     """
     gemm_flops (best float32 product, per second), gemm_flops_cpu (per second of CPU time) and copy_bytes (best copy, read plus written, per second).
@@ -689,13 +717,21 @@ def machine_rates(budget_s: float = 0.5, threads: int = 0, library: str = "built
 
 def nearest_option(name: str) -> str: ...
 @typing.overload
-def newton_schulz(g: numpy.typing.NDArray[numpy.float64], steps: int = 5, threads: int = 0) -> numpy.ndarray:
+def newton_schulz(
+    g: numpy.typing.NDArray[numpy.float64], steps: int = 5, threads: int = 0, device: str = "cpu", dtype: str = ""
+) -> numpy.ndarray:
     """
-    The Newton-Schulz iteration of Muon on a float64 or float32 matrix; a fresh matrix of singular values near 1.
+    The Newton-Schulz iteration of Muon on a float64 or float32 matrix, on a device and in a dtype (its own when empty); a fresh matrix of singular values near 1.
     """
 
 @typing.overload
-def newton_schulz(g: numpy.typing.NDArray[numpy.float32], steps: int = 5, threads: int = 0) -> numpy.ndarray: ...
+def newton_schulz(
+    g: numpy.typing.NDArray[numpy.float32], steps: int = 5, threads: int = 0, device: str = "cpu", dtype: str = ""
+) -> numpy.ndarray:
+    """
+    The Newton-Schulz iteration of Muon on a float64 or float32 matrix, on a device and in a dtype (its own when empty); a fresh matrix of singular values near 1.
+    """
+
 def option_table() -> list[typing.Any]:
     """
     One dict per option: section, type, name, low, high, choices, doc.

@@ -51,7 +51,7 @@ def pack(
     return pack_parameters(chosen, path, scheme, text, threads=model.threads)
 
 
-def load(path: str | os.PathLike[str], device: str = "cpu", dtype: str = "float32", threads: int = 0) -> Model:
+def load(path: str | os.PathLike[str], device: str = "cpu", dtype: str = "auto", threads: int = 0) -> Model:
     """The model of an artifact, read back from disk. FormatError naming path, offset or tensor when the file is damaged."""
     text, params = load_parameters(path, threads=threads)
     if not text:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bytegolf import _bytegolf, console, fingerprint
+from bytegolf.device import resolve
 
 Row = dict[str, Any]
 
@@ -47,7 +48,8 @@ def run_bench(
     gemm_share (by the wall clock), gemm_share_cpu (by CPU time, which other programs cannot stretch), error, tolerance, ok. Raises ValueError for an unknown device, op or library.
     """
     if device != "cpu":
-        raise ValueError(f"device {device!r} cannot be measured: this build of the core has no CUDA kernels")
+        resolve(device)
+        raise ValueError(f"device {device} cannot be measured")
     unknown = [op for op in ops or () if op not in names()]
     if unknown:
         raise ValueError(f"nothing called {unknown[0]!r} to measure; known are {', '.join(names())}")

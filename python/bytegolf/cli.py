@@ -23,6 +23,14 @@ app = App(
 )
 app.command(cli_data.app)
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON value instead of a table.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    Parameter(name="--device", help="Where to compute; auto: a GPU when one can be used, else the CPU."),
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "float64", "bfloat16"],
+    Parameter(name="--dtype", help="Numbers to compute in; auto: bfloat16 on cuda, float32 on cpu."),
+]
 Run = Annotated[Path | None, Parameter(name="--run", help="Folder of the run; by default a new one below runs/.")]
 
 
@@ -86,6 +94,8 @@ def eval(
     window: int | None = None,
     stride: int | None = None,
     split: Literal["", "train", "val"] = "val",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
     """Score an artifact on shards or on a file of text.
@@ -105,7 +115,7 @@ def eval(
     """
     from bytegolf.cli_model import eval_command
 
-    eval_command(artifact, data, window, stride, split, json)
+    eval_command(artifact, data, window, stride, split, device, dtype, json)
 
 
 @app.command
@@ -157,7 +167,17 @@ def inspect(artifact: Path, /, *, tensors: Annotated[bool, Parameter(negative=""
 
 
 @app.command
-def generate(artifact: Path, prompt: str = "", /, *, n: int = 400, temperature: float = 1.0, seed: int = 0) -> None:
+def generate(
+    artifact: Path,
+    prompt: str = "",
+    /,
+    *,
+    n: int = 400,
+    temperature: float = 1.0,
+    seed: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
     """Sample bytes that follow a prompt.
 
     Parameters
@@ -175,7 +195,7 @@ def generate(artifact: Path, prompt: str = "", /, *, n: int = 400, temperature: 
     """
     from bytegolf.cli_model import generate_command
 
-    generate_command(artifact, prompt, n, temperature, seed)
+    generate_command(artifact, prompt, n, temperature, seed, device, dtype)
 
 
 @app.command
@@ -199,8 +219,11 @@ def config(preset: str = "byte260-jepa", /, *overrides: str, docs: bool = True) 
 @app.command
 def parity(
     *files: Path,
-    dtype: Literal["float64", "float32"] = "float64",
-    device: str = "cpu",
+    dtype: Annotated[
+        Literal["auto", "float64", "float32", "bfloat16"],
+        Parameter(help="Arithmetic to compare in; auto: float64 on cpu, bfloat16 on cuda."),
+    ] = "auto",
+    device: Literal["cpu", "cuda"] = "cpu",
     json: Json = False,
 ) -> int:
     """Recompute what fixtures of the published programs hold, and show the worst errors. Status 1 on any miss.
@@ -209,8 +232,6 @@ def parity(
     ----------
     files
         Fixtures (.npz) of any kind.
-    dtype
-        Arithmetic to compare in.
     device
         Where to compute.
     """
@@ -223,7 +244,7 @@ def parity(
 
 @app.command
 def doctor(*, json: Json = False) -> None:
-    """Show what is live on this machine (CPU features, GEMM and its speed, CUDA, zstd) and why something is not."""
+    """Show what is live on this machine (CPU features, GEMM and its speed, CUDA and its GPUs, zstd) and why something is not."""
     from bytegolf import console
     from bytegolf import doctor as examination
 

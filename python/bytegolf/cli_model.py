@@ -37,10 +37,12 @@ def ids_of(data: str, config: Config, split: str) -> runner.Ids:
     return ids
 
 
-def eval_command(artifact: Path, data: str, window: int | None, stride: int | None, split: str, json: bool) -> None:
+def eval_command(
+    artifact: Path, data: str, window: int | None, stride: int | None, split: str, device: str, dtype: str, json: bool
+) -> None:
     """Scores and prints."""
     path = artifact_of(artifact)
-    model = load(path)
+    model = load(path, device, dtype)
     window = window or model.config.seq_len
     own = path.parent / "config.toml"  # of the run that made it: its stride is that of the score of record
     stride = stride or min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
@@ -48,7 +50,10 @@ def eval_command(artifact: Path, data: str, window: int | None, stride: int | No
     got = runner.score(model, ids, window, stride)
     size = path.stat().st_size
     if json:
-        console.print_json({"artifact": str(path), "artifact_bytes": size, "data": data, **asdict(got)})
+        console.print_json(
+            {"artifact": str(path), "artifact_bytes": size, "data": data, "device": model.device, "dtype": model.dtype}
+            | asdict(got)
+        )
         return
     table = console.table("", "figure", right=("figure",))
     table.add_row("artifact", f"{size:,} bytes")
@@ -59,13 +64,16 @@ def eval_command(artifact: Path, data: str, window: int | None, stride: int | No
     table.add_row("bytes", f"{got.bytes:,}")
     table.add_row("targets", f"{got.targets:,}")
     table.add_row("window, stride", f"{got.window}, {got.stride}")
+    table.add_row("computed", f"on {model.device} in {model.dtype}")
     table.add_row("time", f"{console.duration(got.seconds)}, {console.size(got.bytes / max(got.seconds, 1e-9))}/s")
     console.stdout().print(table)
 
 
-def generate_command(artifact: Path, prompt: str, n: int, temperature: float, seed: int) -> None:
+def generate_command(
+    artifact: Path, prompt: str, n: int, temperature: float, seed: int, device: str, dtype: str
+) -> None:
     """Writes the prompt and its continuation to standard output, byte by byte as they come."""
-    model: Model = load(artifact_of(artifact))
+    model: Model = load(artifact_of(artifact), device, dtype)
     start = prompt.encode("utf-8", errors="surrogateescape")
     if len(start) > PROMPT_BYTES:
         raise console.UserError(f"the prompt has {len(start):,} bytes; at most {PROMPT_BYTES:,} are read")

@@ -46,7 +46,7 @@ def run_demo(folder: Path, *, seconds: float, seed: int, overrides: dict[str, st
     say("compressing the held-out text with zstd -19 and xz -9e")
     compressed = compressor_bpb(held_out)
     rivals = tuple(report.Rival(name, compressed[name]) for name in RIVALS if name in compressed)
-    model = load(folder / "artifact.bg")
+    model = load(folder / "artifact.bg", config.device, config.dtype)
     text = model.generate(PROMPT, SAMPLE_BYTES, temperature=0.8, seed=seed)
     sample = console.printable(text)
     files = report.write_files(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from bytegolf import _bytegolf, console, fingerprint
+from bytegolf import _bytegolf, console, device, fingerprint
 from bytegolf.bench import find_libraries
 
 GEMM_BUDGET_S = 0.2  # seconds of measuring, per library
@@ -37,8 +37,8 @@ def examine() -> dict[str, Any]:
         "memory": {"total_bytes": total, "available_bytes": available},
         "gemm": gemm_libraries(),
         "zstd": {"live": True, "version": _bytegolf.zstd_version()},
-        "cuda": {"live": False, "why": "this build of the core has no CUDA kernels"},
-        "nccl": {"live": False, "why": "needs CUDA"},
+        "cuda": cuda(),
+        "nccl": {"live": False, "why": "this version trains on one GPU"},
         "packages": [
             {
                 "name": name,
@@ -49,6 +49,15 @@ def examine() -> dict[str, Any]:
             for module, name, extra, use in OPTIONAL
         ],
     }
+
+
+def cuda() -> dict[str, Any]:
+    """What CUDA has to say: built or not, versions, GPUs, libraries, and why no GPU can be used."""
+    device.find_libraries()
+    info = _bytegolf.gpu_info()
+    libraries = _bytegolf.cuda_library_report() if info["built"] else []
+    why = device.why_no_gpu()
+    return {"live": not why, "why": why, **info, "libraries": libraries}
 
 
 def gemm_libraries() -> list[dict[str, Any]]:
@@ -76,8 +85,21 @@ def show(found: dict[str, Any]) -> None:
     free, total = console.size(memory["available_bytes"]), console.size(memory["total_bytes"])
     rows.add_row("memory", yes, f"{free} free of {total}")
     rows.add_row("zstd", yes, f"{found['zstd']['version']}")
-    for part in ("cuda", "nccl"):
-        rows.add_row(part, yes if found[part]["live"] else no, found[part].get("why", ""))
+    gpu = found["cuda"]
+    state = [] if gpu["built"] else ["no CUDA kernels in this build (nvcc was not found, or BYTEGOLF_CUDA=OFF)"]
+    if gpu["built"]:
+        runtime = f"kernels for compute capability 9.0, runtime {gpu['runtime'] or 'unknown'}"
+        state = [runtime, f"driver {gpu['driver']}" if gpu["driver"] else "no driver"]
+        state += [gpu["why"]] if gpu["why"] else []
+    rows.add_row("cuda", yes if gpu["live"] else no, "; ".join(state))
+    for index, one in enumerate(gpu["gpus"]):
+        usable = one["capability"] == "9.0"
+        details = f"{one['name']}, compute capability {one['capability']}, {console.size(one['total_bytes'])}"
+        rows.add_row(f"gpu {index}", yes if usable else no, details)
+    for library in gpu["libraries"]:
+        version = f"{library['version']}, {library['path']}"
+        rows.add_row(f"cuda: {library['name']}", no if library["problem"] else yes, library["problem"] or version)
+    rows.add_row("nccl", no, found["nccl"]["why"])
     for package in found["packages"]:
         live = package["version"] is not None
         hint = package["version"] if live else f"pip install 'bytegolf\\[{package['extra']}]'"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from bytegolf import _bytegolf
 from bytegolf._bytegolf import Losses
 from bytegolf.config import Config
+from bytegolf.device import resolve
 from bytegolf.ids import as_ids, document_ids
 from bytegolf.scoring import evaluate
 
@@ -22,16 +23,17 @@ Array = npt.NDArray[Any]
 class Model(_bytegolf.Model):
     """A byte-level language model of either family, with its parameters on `device` in `dtype`.
 
-    Model(config, device="cpu", dtype="float32", seed=0, threads=0): dtype float32 or float64, first values drawn from
-    `seed`, threads 0 means one per core. Results have the same bits at any number of threads. Arrays are NumPy's; ids are
-    integer arrays [B,T]. The GIL is released during work; one model serves one thread at a time. ValueError for options
+    Model(config, device="cpu", dtype="auto", seed=0, threads=0): device cpu, cuda or auto; dtype float32 or float64 on the
+    CPU, bfloat16 or float32 on CUDA, auto for the first of each; first values drawn from `seed`, threads 0 means one per
+    core. Results have the same bits at any number of threads. Arrays are NumPy's, parameters and gradients float32 where
+    dtype is bfloat16; ids are integer arrays [B,T]. The GIL is released during work; one model serves one thread at a time. ValueError for options
     that contradict each other, ids outside the vocabulary (naming row and position) and shapes that do not fit.
     """
 
     def __init__(
-        self, config: Config, device: str = "cpu", dtype: str = "float32", seed: int = 0, threads: int = 0
+        self, config: Config, device: str = "cpu", dtype: str = "auto", seed: int = 0, threads: int = 0
     ) -> None:
-        super().__init__(config, device, dtype, seed, threads)
+        super().__init__(config, *resolve(device, dtype), seed, threads)
         self._config = config if isinstance(config, Config) else Config.from_text(config.text())
 
     @property

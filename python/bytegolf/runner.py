@@ -81,7 +81,8 @@ def run(config: Config, folder: Path, *, resume: bool = False, what: str = "trai
     held_out = read_stream(config.val_data, config.family)
     if not resume and (folder / log.NAME).exists():
         raise UserError(f"{folder} holds a run already; go on with --resume, or choose another folder with --run")
-    trainer = Trainer(config, ShardSet(config.train_data, config.family, "train"), seed=config.seed)
+    data = ShardSet(config.train_data, config.family, "train")
+    trainer = Trainer(config, data, device=config.device, dtype=config.dtype, seed=config.seed)
     if resume:
         trainer.resume(folder / CHECKPOINTS)
     else:
@@ -149,7 +150,8 @@ class _Run:
         facts = {"version": __version__, "commit": fingerprint.commit(), "machine": fingerprint.machine()}
         parameters = parameter_count(self.trainer.model)
         seed, options = self.config.seed, self.config.to_dict()
-        self.journal.write("start", step=step, **facts, seed=seed, parameters=parameters, config=options)
+        where = {"device": self.trainer.model.device, "dtype": self.trainer.model.dtype}
+        self.journal.write("start", step=step, **facts, **where, seed=seed, parameters=parameters, config=options)
         if step:
             self.progress.say(f"goes on after step {step}")
 
@@ -187,7 +189,7 @@ class _Run:
         started = time.perf_counter()
         pack(self.trainer.model, artifact, scheme=config.pack_scheme, weights=weights)
         packed = time.perf_counter()
-        model = load(artifact)
+        model = load(artifact, config.device, config.dtype)
         loaded = time.perf_counter()
         self.progress.say(f"scoring {len(self.held_out) - 1:,} held-out ids from the artifact")
         whole = self._score(model, window, name, "artifact")
@@ -273,7 +275,7 @@ class _Run:
         wanted = self.config.pack_weights
         if wanted != "best" and wanted not in sets:
             raise UserError(f"option pack_weights = {wanted}, but this run only has {', '.join(sets)} weights")
-        scores, scratch = {"raw": raw}, Model(self.config)
+        scores, scratch = {"raw": raw}, Model(self.config, self.config.device, self.config.dtype)
         for name, weights in sets.items():
             if name != "raw" and wanted in (name, "best"):
                 scratch.load_parameters(weights)

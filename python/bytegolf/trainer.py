@@ -75,8 +75,9 @@ class Trainer:
 
     data: a shard folder, file, glob, list of those, 1-d integer array of ids, or ShardSet; None for `step_on` alone.
     seed: key of the initial weights of a new model, of the order of data and of the SIGReg directions; the config's own
-    option `seed` when None. dtype ("float32" or "float64") and device are those of `model` when one is given; its
-    parameters are moved in place.
+    option `seed` when None. device and dtype: as for Model, which they are handed to; those of `model` when one is given,
+    whose parameters are moved in place. Checkpoints hold float32 (float64 for a float64 model) whatever computed them: a run
+    may stop on one device and go on on the other.
     Raises ValueError for options that contradict each other or do not fit the model, FormatError for damaged shards.
     """
 
@@ -87,7 +88,7 @@ class Trainer:
         *,
         model: Model | None = None,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str = "auto",
         seed: int | None = None,
     ) -> None:
         if seed is not None and seed != config.seed:
