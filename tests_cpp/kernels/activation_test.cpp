@@ -17,14 +17,21 @@ double plain(const std::string& name, double slope, double x) {
   return f * f;
 }
 
-OpCase activation(const std::string& name, double slope, Shape shape) {
+OpCase activation(const std::string& name, double slope, Shape shape, bool again) {
   const Activation f = Activation::parse(name, slope);
   OpCase c;
-  c.name = words(name, slope, shape.str());
+  c.name = words(name, slope, shape.str(), again ? "again" : "");
   c.inputs = {{"x", shape, Write::set, 2}};
   c.outputs = {{shape}};
   c.forward = [=](OpRun& r) { activation_forward(r.ctx, f, r.in[0], r.out[0]); };
-  c.backward = [=](OpRun& r) { activation_backward(r.ctx, f, r.in[0], r.dout[0], r.din[0]); };
+  c.backward = [=](OpRun& r) {
+    if (!again) return activation_backward(r.ctx, f, r.in[0], r.dout[0], r.din[0], {});
+    // The forward value once more, over the gradient it came with: still that value.
+    const Tensor dy = r.keep(shape);
+    copy_tensor(r.ctx, r.dout[0], dy);
+    activation_backward(r.ctx, f, r.in[0], dy, r.din[0], dy);
+    copy_tensor(r.ctx, dy, r.out[0]);
+  };
   c.formula = [=](const Lists& in) {
     std::vector<double> y;
     for (double x : in[0]) y.push_back(plain(name, slope, x));
@@ -36,11 +43,13 @@ OpCase activation(const std::string& name, double slope, Shape shape) {
 std::vector<OpCase> cases(std::initializer_list<Shape> shapes) {
   std::vector<OpCase> out;
   for (const Shape& s : shapes)
-    for (const char* name : {"leaky_relu2", "relu2", "gelu", "silu"}) out.push_back(activation(name, 0.5, s));
+    for (const char* name : {"leaky_relu2", "relu2", "gelu", "silu"})
+      for (bool again : {false, true}) out.push_back(activation(name, 0.5, s, again));
   return out;
 }
 
 BG_PROVE_OP(Activation, cases({{1}, {3, 17}, {2, 3, 5}}), cases({{65, 1024}}))
+BG_PROVE_CUDA(Activation, cases({{251, 1024}, {777, 5}, {1, 100}}))
 
 TEST(Activation, WorksInPlace) {
   const Ctx ctx = context(DType::f32);
@@ -48,8 +57,8 @@ TEST(Activation, WorksInPlace) {
     const Activation f = Activation::parse(name, 0.5);
     Owned x = Owned::normal(DType::f32, {100}, "x"), y(DType::f32, {100}), dx = Owned::normal(DType::f32, {100}, "d"),
           apart(DType::f32, {100});
-    activation_backward(ctx, f, x, dx, apart);
-    activation_backward(ctx, f, x, dx, dx);
+    activation_backward(ctx, f, x, dx, apart, {});
+    activation_backward(ctx, f, x, dx, dx, {});
     EXPECT_EQ(dx.bits(), apart.bits()) << name;
     activation_forward(ctx, f, x, y);
     activation_forward(ctx, f, x, x);
@@ -62,7 +71,7 @@ TEST(Activation, AtZeroTheSquaredOnesAreFlat) {
     Owned x(DType::f64, {1}), dx(DType::f64, {1}), dy(DType::f64, {1});
     x.fill(0);
     dy.fill(1);
-    activation_backward(context(DType::f64), Activation::parse(name, 0.5), x, dy, dx);
+    activation_backward(context(DType::f64), Activation::parse(name, 0.5), x, dy, dx, {});
     EXPECT_EQ(dx.at(0), 0) << name;
   }
 }
@@ -78,7 +87,7 @@ TEST(Activation, SiluInFloat32IsAccurateOverTheWholeRange) {
   for (int64_t i = 0; i < n; ++i) x.set(i, points[i]);
   const Activation f = Activation::parse("silu", 0);
   activation_forward(context(DType::f32), f, x, y);
-  activation_backward(context(DType::f32), f, x, one, dx);
+  activation_backward(context(DType::f32), f, x, one, dx, {});
   for (int64_t i = 0; i < n; ++i) {
     const double at = x.at(i), s = at < -700 ? 0 : 1 / (1 + std::exp(-at));
     // The exponential ends at e^88.3: of the sigmoid 4.6e-39 is left where its true value is smaller.

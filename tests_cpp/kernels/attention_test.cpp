@@ -46,8 +46,9 @@ struct Operands {
     lse.resize(rows * static_cast<size_t>(c.H));
     fill(qkv, "qkv");
     fill(dy, "dy");
-    scratch.assign(static_cast<size_t>(attention_scratch_bytes(Device::cpu, DTypeOf<T>::value, c.B, c.T, c.H, c.d)) / sizeof(T),
-                   std::numeric_limits<T>::quiet_NaN());
+    scratch.assign(
+        static_cast<size_t>(attention_scratch_bytes(Device::cpu, DTypeOf<T>::value, c.B, c.T, c.H, c.d)) / sizeof(T),
+        std::numeric_limits<T>::quiet_NaN());
     if (!c.documents) return;
     starts.resize(rows);
     for (int64_t b = 0; b < c.B; ++b)

@@ -11,7 +11,7 @@ namespace {
 OpCase shift(int64_t B, int64_t C, int64_t L) {
   OpCase c;
   c.name = words("chunk_shift", B, C, L);
-  c.inputs = {{"z", {B, C, L}, Write::add}, {"start", {L}, Write::add}};
+  c.inputs = {{"z", {B, C, L}, Write::add}, parameter("start", {L})};
   c.outputs = {{{B, C, L}}};
   c.forward = [](OpRun& r) { chunk_shift_forward(r.ctx, r.in[0], r.in[1], r.out[0]); };
   c.backward = [](OpRun& r) { chunk_shift_backward(r.ctx, r.dout[0], r.din[0], r.din[1]); };
@@ -27,23 +27,33 @@ OpCase shift(int64_t B, int64_t C, int64_t L) {
 
 OpCase add(int64_t B, int64_t T, int64_t chunk, int64_t D) {
   const int64_t C = T / chunk;
-  const auto stream = [=](DType dtype) { return Owned::normal(dtype, {B, T, D}, "stream"); };
   OpCase c;
   c.name = words("chunk_add", B, T, chunk, D);
   c.inputs = {{"a", {B, C, D}}};
   c.outputs = {{{B, T, D}}};
   c.forward = [=](OpRun& r) {
-    copy(stream(r.ctx.dtype), r.out[0]);
+    copy_tensor(r.ctx, r.constant({B, T, D}, "stream"), r.out[0]);
     chunk_add_forward(r.ctx, r.in[0], chunk, r.out[0]);
   };
   c.backward = [=](OpRun& r) { chunk_add_backward(r.ctx, r.dout[0], chunk, r.din[0]); };
   c.formula = [=](const Lists& in) {
-    std::vector<double> x = stream(DType::f64).values();
+    std::vector<double> x = Owned::normal(DType::f64, {B, T, D}, "stream").values();
     for (int64_t b = 0; b < B; ++b)
       for (int64_t t = 0; t < C * chunk; ++t)
         for (int64_t i = 0; i < D; ++i) x[(b * T + t) * D + i] += in[0][(b * C + t / chunk) * D + i];
     return Lists{x};
   };
+  return c;
+}
+
+// The mean; nothing learns through it.
+OpCase mean(int64_t B, int64_t T, int64_t chunk, int64_t D) {
+  OpCase c;
+  c.name = words("chunk_mean", B, T, chunk, D);
+  c.inputs = {{"x", {B, T, D}, Write::add}};
+  c.outputs = {{{B, T / chunk, D}}};
+  c.forward = [=](OpRun& r) { chunk_mean(r.ctx, r.in[0], chunk, r.out[0]); };
+  c.backward = [](OpRun&) {};
   return c;
 }
 
@@ -63,6 +73,9 @@ std::vector<OpCase> large_adds() {
 
 BG_PROVE_OP(ChunkShift, small_shifts(), large_shifts())
 BG_PROVE_OP(ChunkAdd, small_adds(), large_adds())
+BG_PROVE_CUDA(ChunkShift, (std::vector<OpCase>{shift(3, 400, 256), shift(3, 401, 100), shift(300, 2, 5)}))
+BG_PROVE_CUDA(ChunkAdd, (std::vector<OpCase>{add(3, 1027, 8, 512), add(3, 1027, 8, 100), add(2, 333, 5, 5)}))
+BG_PROVE_CUDA(ChunkMean, (std::vector<OpCase>{mean(3, 1027, 8, 512), mean(3, 1027, 8, 100), mean(2, 333, 5, 5)}))
 
 TEST(ChunkMean, IsTheMeanOfWholeChunksOnly) {
   for (DType dtype : {DType::f32, DType::f64}) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "testing/op_case.h"
 
 namespace bg {
@@ -10,11 +12,11 @@ namespace {
 OpCase embedding(int64_t N, int64_t V, int64_t D) {
   OpCase c;
   c.name = words("embedding", N, V, D);
-  c.inputs = {{"table", {V, D}, Write::add}};
+  c.inputs = {parameter("table", {V, D})};
   c.outputs = {{{N, D}}};
   const auto ids = [=] { return Owned::random_ids({N}, 0, V - 1, "ids"); };
   c.forward = [=](OpRun& r) {
-    r.kept.push_back(ids());
+    r.kept.push_back(ids().to(r.ctx));
     embedding_forward(r.ctx, r.kept[0], r.in[0], r.out[0]);
   };
   c.backward = [](OpRun& r) { embedding_backward(r.ctx, r.kept[0], r.dout[0], r.din[0]); };
@@ -36,6 +38,36 @@ std::vector<OpCase> large() {
 }
 
 BG_PROVE_OP(Embedding, small(), large())
+BG_PROVE_CUDA(Embedding,
+              (std::vector<OpCase>{embedding(9001, 260, 512), embedding(3000, 4096, 128), embedding(5000, 260, 5),
+                                   embedding(1025, 3, 100), embedding(12, 260, 768)}))
+
+// The same bits from both devices, for ids in low..high.
+void expect_equal_ids(Shape shape, int64_t low, int64_t high,
+                      const std::function<void(const Ctx&, Tensor, Tensor)>& op) {
+  const Ctx& gpu = cuda_context(DType::bf16);
+  const Owned ids = Owned::random_ids(shape, low, high, "ids"), want = Owned::random_ids(shape, 0, 9, "before"),
+              on_gpu = ids.to(gpu), out = want.to(gpu);
+  op(context(DType::f32), ids, want);
+  op(gpu, on_gpu, out);
+  EXPECT_TRUE(out.host(gpu).bits() == want.bits()) << shape.str();
+  EXPECT_TRUE(on_gpu.host(gpu).bits() == ids.bits()) << "the ids changed";
+}
+TEST(BigramHash, IsTheSameOnCuda) {
+  BG_NEEDS_GPU();
+  for (BigramHash kind : {BigramHash::xor_, BigramHash::product})
+    for (int64_t buckets : {2, 4095, 4096})
+      for (const Shape& shape : {Shape{1, 1}, Shape{7, 33}, Shape{3, 5000}})
+        expect_equal_ids(shape, 0, 259,
+                         [&](const Ctx& ctx, Tensor in, Tensor out) { bigram_hash(ctx, in, kind, buckets, out); });
+}
+TEST(DocumentStarts, AreTheSameOnCuda) {
+  BG_NEEDS_GPU();
+  for (int64_t most : {3, 100, 3000})  // a bos every so many positions
+    for (const Shape& shape : {Shape{1, 1}, Shape{7, 33}, Shape{3, 5000}, Shape{2, 1024}})
+      expect_equal_ids(shape, 0, most,
+                       [&](const Ctx& ctx, Tensor in, Tensor out) { document_starts(ctx, in, 1, out); });
+}
 
 // ((36313 id) xor (27191 before)) mod (buckets - 1), by hand: for (97, 98): 36313*98 = 3558674, 27191*97 = 2637527.
 TEST(BigramHash, XorTakesTheLastBucketAtTheStartOfEachRow) {

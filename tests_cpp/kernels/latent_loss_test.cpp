@@ -10,16 +10,19 @@
 namespace bg {
 namespace {
 
+constexpr double kWeight = 0.25;  // on the device
+
 OpCase mse(int64_t N, int64_t D) {
-  const auto target = [=](DType dtype) { return Owned::normal(dtype, {N, D}, "b"); };
   OpCase c;
   c.name = words("mse", N, D);
   c.inputs = {{"a", {N, D}}};
-  c.outputs = {{{}, true}};
-  c.forward = [=](OpRun& r) { mse_forward(r.ctx, r.in[0], target(r.ctx.dtype), r.out[0]); };
-  c.backward = [=](OpRun& r) { mse_backward(r.ctx, r.in[0], target(r.ctx.dtype), r.scale(0), r.din[0]); };
+  c.outputs = {{{}, Kept::f64}};
+  c.forward = [=](OpRun& r) { mse_forward(r.ctx, r.in[0], r.constant({N, D}, "b"), r.out[0]); };
+  c.backward = [=](OpRun& r) {
+    mse_backward(r.ctx, r.in[0], r.constant({N, D}, "b"), r.scale(0) / kWeight, r.number(kWeight), r.din[0]);
+  };
   c.formula = [=](const Lists& in) {
-    const std::vector<double> b = target(DType::f64).values();
+    const std::vector<double> b = Owned::normal(DType::f64, {N, D}, "b").values();
     double sum = 0;
     for (size_t i = 0; i < b.size(); ++i) sum += (in[0][i] - b[i]) * (in[0][i] - b[i]);
     return Lists{{sum / static_cast<double>(b.size())}};
@@ -34,7 +37,7 @@ OpCase standardise(int64_t R, int64_t L, double size, Write write) {
   c.inputs = {{"z", {R, L}, write, size, size}};
   c.outputs = {{{R, L}}};
   c.step = 1e-4 * size;
-  c.forward = [=](OpRun& r) { standardise_forward(r.ctx, r.in[0], r.out[0], r.keep({L})); };
+  c.forward = [=](OpRun& r) { standardise_forward(r.ctx, r.in[0], r.out[0], r.keep_full({L})); };
   c.backward = [=](OpRun& r) { standardise_backward(r.ctx, r.out[0], r.kept[0], r.dout[0], r.din[0], write); };
   c.formula = [=](const Lists& in) {
     std::vector<double> y(in[0]);
@@ -54,9 +57,11 @@ OpCase sigreg(int64_t R, int64_t P) {
   OpCase c;
   c.name = words("sigreg", R, P);
   c.inputs = {{"p", {R, P}}};
-  c.outputs = {{{}, true}};
+  c.outputs = {{{}, Kept::f64}};
   c.forward = [=](OpRun& r) { sigreg_forward(r.ctx, r.in[0], r.keep({2, P, kSigregPoints}, DType::f64), r.out[0]); };
-  c.backward = [](OpRun& r) { sigreg_backward(r.ctx, r.in[0], r.kept[0], r.scale(0), r.din[0]); };
+  c.backward = [](OpRun& r) {
+    sigreg_backward(r.ctx, r.in[0], r.kept[0], r.scale(0) / kWeight, r.number(kWeight), r.din[0]);
+  };
   c.formula = [=](const Lists& in) {
     double sum = 0;
     for (int64_t j = 0; j < P; ++j)
@@ -83,6 +88,26 @@ BG_PROVE_OP(Mse, (std::vector<OpCase>{mse(1, 1), mse(3, 17)}), (std::vector<OpCa
 BG_PROVE_OP(Standardise, small_standardise(), (std::vector<OpCase>{standardise(512, 256, 2, Write::set)}))
 BG_PROVE_OP(Sigreg, (std::vector<OpCase>{sigreg(1, 1), sigreg(3, 17), sigreg(21, 5)}),
             (std::vector<OpCase>{sigreg(300, 256)}))
+
+BG_PROVE_CUDA(Mse, (std::vector<OpCase>{mse(1000, 256), mse(77, 5), mse(1, 100)}))
+BG_PROVE_CUDA(Standardise,
+              (std::vector<OpCase>{standardise(1537, 256, 2, Write::add), standardise(1000, 100, 2, Write::set),
+                                   standardise(40, 5, 2, Write::add), standardise(257, 33, 0.01, Write::set)}))
+BG_PROVE_CUDA(Sigreg, (std::vector<OpCase>{sigreg(1537, 256), sigreg(1000, 100), sigreg(50, 5), sigreg(7, 33)}))
+
+TEST(SumF64, IsTheSumOnCuda) {
+  BG_NEEDS_GPU();
+  const Ctx& gpu = cuda_context(DType::bf16);
+  for (int64_t n : {1, 33, 1024, 49152}) {
+    const Owned x = Owned::normal(DType::f64, {n}, "x", 1, 3), on_gpu = x.to(gpu);
+    Owned want(DType::f64, {});
+    want.fill(kPoison);
+    const Owned out = want.to(gpu);
+    sum_f64(gpu, on_gpu, out);
+    sum_f64(context(DType::f64), x, want);
+    EXPECT_NEAR(out.host(gpu).at(0), want.at(0), tolerance::kReordered * std::abs(want.at(0))) << n;
+  }
+}
 
 // Columns narrower than the floor: y = (z - mean) / 1e-6, a linear map whose derivative has no part along y.
 TEST(Standardise, BelowTheFloorOnlyTheMeanIsRemovedFromTheGradient) {

@@ -57,7 +57,7 @@ OpCase conv(int64_t B, int64_t J, int64_t K, int64_t D) {
   const int64_t T = J * K;
   OpCase c;
   c.name = words("patch_conv", B, J, K, D);
-  c.inputs = {{"s", {B, T, D}}, {"w", {D, 1, K}, Write::add}};
+  c.inputs = {{"s", {B, T, D}}, parameter("w", {D, 1, K})};
   c.outputs = {{{B, T, D}}};
   c.forward = [](OpRun& r) { patch_conv_forward(r.ctx, r.in[0], r.in[1], r.out[0]); };
   c.backward = [](OpRun& r) { patch_conv_backward(r.ctx, r.in[0], r.in[1], r.dout[0], r.din[0], r.din[1]); };
@@ -87,6 +87,14 @@ std::vector<OpCase> large(Make make) {
   return {make(2, 40, 4, 128), make(1, 33, 3, 67)};
 }
 
+template <class Make>
+std::vector<OpCase> cuda(Make make) {
+  return {make(2, 500, 4, 512), make(3, 301, 3, 100), make(2, 77, 11, 5), make(1, 100, 8, 256)};
+}
+
+BG_PROVE_CUDA(PatchUnfold, cuda(unfold))
+BG_PROVE_CUDA(PatchMean, cuda(mean))
+BG_PROVE_CUDA(PatchConv, cuda(conv))
 BG_PROVE_OP(PatchUnfold, small(unfold), large(unfold))
 BG_PROVE_OP(PatchMean, small(mean), large(mean))
 BG_PROVE_OP(PatchConv, small(conv), large(conv))

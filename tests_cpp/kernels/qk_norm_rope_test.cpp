@@ -20,19 +20,16 @@ OpCase qk_norm_rope(Dims s) {
   const int64_t W = (s.H + 2 * s.G) * s.d;
   OpCase c;
   c.name = words("qk_norm_rope", s.B, s.T, s.H, s.G, s.d, s.r, s.train_len);
-  c.inputs = {{"qkv", {s.B, s.T, W}}, {"gain", {s.H}, Write::add, 0.5, 1.5}};
+  c.inputs = {{"qkv", {s.B, s.T, W}}, parameter("gain", {s.H}, 0.5, 1.5)};
   c.outputs = {{{s.B, s.T, s.H, s.d}}, {{s.B, s.T, s.G, s.d}}};
   c.forward = [=](OpRun& r) {
-    const Tensor rope = r.keep({s.T, s.r});
+    const Tensor rope = r.keep_full({s.T, s.r});
     rope_table(r.ctx, base, s.train_len, rope);
-    qk_norm_rope_forward(r.ctx, r.in[0], r.in[1], rope, eps, r.out[0], r.out[1], r.keep({s.B, s.T, s.H + s.G}));
+    qk_norm_rope_forward(r.ctx, r.in[0], r.in[1], rope, eps, r.out[0], r.out[1], r.keep_full({s.B, s.T, s.H + s.G}));
   };
   c.backward = [=](OpRun& r) {
     // The values' columns belong to somebody else: what stands there must stay. Zero is their gradient here.
-    BG_FLOATS(r.ctx.dtype, F, {
-      F* d = r.din[0].ptr<F>();
-      for (int64_t n = 0; n < s.B * s.T; ++n) std::fill(d + n * W + (s.H + s.G) * s.d, d + (n + 1) * W, F(0));
-    });
+    clear_bytes(r.ctx, r.din[0].device(), r.din[0].data(), r.din[0].size_bytes());
     qk_norm_rope_backward(r.ctx, r.in[0], r.in[1], r.kept[0], r.kept[1], r.dout[0], r.dout[1], r.din[0], r.din[1]);
   };
   c.formula = [=](const Lists& in) {
@@ -67,7 +64,15 @@ std::vector<OpCase> large() {
   return {qk_norm_rope({2, 100, 8, 4, 64, 16}), qk_norm_rope({1, 130, 8, 8, 64, 64})};
 }
 
+std::vector<OpCase> cuda() {
+  return {qk_norm_rope({2, 700, 8, 4, 64, 16}),     qk_norm_rope({2, 300, 8, 8, 64, 64}),
+          qk_norm_rope({1, 260, 4, 4, 128, 128}),   qk_norm_rope({3, 211, 6, 2, 12, 4}),
+          qk_norm_rope({1, 301, 4, 1, 100, 20}),    qk_norm_rope({2, 99, 3, 3, 5, 2}),
+          qk_norm_rope({1, 70, 12, 12, 64, 16, 64})};
+}
+
 BG_PROVE_OP(QkNormRope, small(), large())
+BG_PROVE_CUDA(QkNormRope, cuda())
 
 TEST(RopeTable, TurnsByOneRadianAtTheFirstPairAndSlowerAfter) {
   Owned table(DType::f64, {3, 4});

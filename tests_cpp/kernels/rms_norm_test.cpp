@@ -14,8 +14,8 @@ OpCase rms_norm(int64_t N, int64_t D, double scale, double eps, Write write) {
   c.name = words("rms_norm", N, D, scale, eps, write == Write::add ? "add" : "set");
   c.inputs = {{"x", {N, D}, write, 1, 0.5}};
   c.outputs = {{{N, D}}};
-  c.forward = [=](OpRun& r) { rms_norm_forward(r.ctx, r.in[0], scale, eps, r.out[0], r.keep({N})); };
-  c.backward = [=](OpRun& r) { rms_norm_backward(r.ctx, r.in[0], r.kept[0], scale, r.dout[0], r.din[0], write); };
+  c.forward = [=](OpRun& r) { rms_norm_forward(r.ctx, r.in[0], scale, eps, r.out[0], r.keep_full({N})); };
+  c.backward = [=](OpRun& r) { rms_norm_backward(r.ctx, r.out[0], r.kept[0], scale, r.dout[0], r.din[0], write); };
   c.formula = [=](const Lists& in) {
     std::vector<double> y(in[0]);
     for (int64_t n = 0; n < N; ++n) {
@@ -40,7 +40,15 @@ std::vector<OpCase> large() {
   return {rms_norm(257, 512, 0.5, 1.1920929e-7, Write::set), rms_norm(130, 515, 1, 1.1920929e-7, Write::add)};
 }
 
+std::vector<OpCase> cuda() {
+  std::vector<OpCase> cases;
+  for (int64_t D : {5, 12, 64, 100, 256, 384, 512, 768, 1024, 2048, 4100})
+    for (Write write : {Write::set, Write::add}) cases.push_back(rms_norm(D > 1024 ? 33 : 515, D, 0.5, 1e-6, write));
+  return cases;
+}
+
 BG_PROVE_OP(RmsNorm, small(), large())
+BG_PROVE_CUDA(RmsNorm, cuda())
 
 TEST(RmsNorm, WorksInPlace) {
   const Ctx ctx = context(DType::f64);
@@ -48,8 +56,8 @@ TEST(RmsNorm, WorksInPlace) {
   Owned dx = Owned::normal(DType::f64, {3, 17}, "dy"), dy = Owned::normal(DType::f64, {3, 17}, "dy");
   rms_norm_forward(ctx, x, 2, 1e-3, y, rstd);
   Owned apart(DType::f64, {3, 17});
-  rms_norm_backward(ctx, x, rstd, 2, dy, apart, Write::set);
-  rms_norm_backward(ctx, x, rstd, 2, dx, dx, Write::set);
+  rms_norm_backward(ctx, y, rstd, 2, dy, apart, Write::set);
+  rms_norm_backward(ctx, y, rstd, 2, dx, dx, Write::set);
   EXPECT_EQ(dx.bits(), apart.bits());
   rms_norm_forward(ctx, x, 2, 1e-3, x, rstd);
   EXPECT_EQ(x.bits(), y.bits());

@@ -12,7 +12,7 @@ namespace {
 OpCase smear(int64_t B, int64_t T, int64_t D) {
   OpCase c;
   c.name = words("smear", B, T, D);
-  c.inputs = {{"x", {B, T, D}}, {"gate", {D}, Write::add}};
+  c.inputs = {{"x", {B, T, D}}, parameter("gate", {D})};
   c.outputs = {{{B, T, D}}};
   c.forward = [](OpRun& r) { smear_forward(r.ctx, r.in[0], r.in[1], r.out[0]); };
   c.backward = [](OpRun& r) { smear_backward(r.ctx, r.in[0], r.in[1], r.dout[0], r.din[0], r.din[1]); };
@@ -36,7 +36,12 @@ std::vector<OpCase> large() {
   return {smear(2, 160, 512), smear(3, 101, 67)};
 }
 
+std::vector<OpCase> cuda() {
+  return {smear(3, 700, 512), smear(2, 1001, 256), smear(2, 301, 100), smear(3, 333, 12), smear(2, 400, 5)};
+}
+
 BG_PROVE_OP(Smear, small(), large())
+BG_PROVE_CUDA(Smear, cuda())
 
 }  // namespace
 }  // namespace bg

@@ -20,18 +20,22 @@ OpCase xent(int64_t N, int64_t V, double cap, double size, bool gaps) {
   };
   OpCase c;
   c.name = words("softmax_xent", N, V, cap, size, gaps);
-  c.inputs = {{"raw", {N, V}, Write::set, size}};
-  c.outputs = {{{}, true}};
+  c.inputs = {{"raw", {N, V}, Write::set, size, 0, true}};
+  c.outputs = {{{}, Kept::f64}};
   c.forward = [=](OpRun& r) {
-    const Tensor logits = r.keep({N, V}), nll = r.keep({N}, DType::f64), lse = r.keep({N});
-    copy(r.in[0], logits);
+    const Tensor logits = r.keep_full({N, V}), nll = r.keep({N}, DType::f64), lse = r.keep_full({N});
+    copy_tensor(r.ctx, r.in[0], logits);
     softcap(r.ctx, cap, logits);
-    softmax_xent_forward(r.ctx, logits, targets(), nll, lse);
+    softmax_xent_forward(r.ctx, logits, r.give(targets()), nll, lse);
     sum_f64(r.ctx, nll, r.out[0]);
   };
   c.backward = [=](OpRun& r) {
-    copy(r.kept[0], r.din[0]);
-    softmax_xent_backward(r.ctx, targets(), r.kept[2], cap, r.scale(0), r.din[0]);
+    const bool in_place = r.ctx.dtype == r.ctx.full_dtype() && N % 2 == 0;
+    const Tensor dlogits = in_place ? r.din[0] : r.keep({N, V});
+    if (in_place) copy_tensor(r.ctx, r.kept[0], dlogits);
+    const Tensor logits = in_place ? dlogits : r.kept[0].view();
+    softmax_xent_backward(r.ctx, logits, r.give(targets()), r.kept[2], cap, r.scale(0), dlogits);
+    if (!in_place) r.convert(dlogits, r.din[0]);
   };
   c.formula = [=](const Lists& in) {
     const Owned t = targets();
@@ -60,7 +64,13 @@ std::vector<OpCase> large() {
   return {xent(300, 260, 30, 5, true), xent(257, 256, 0, 3, false)};
 }
 
+std::vector<OpCase> cuda() {
+  return {xent(1200, 260, 30, 5, true), xent(1201, 260, 30, 5, false), xent(1000, 256, 0, 3, true),
+          xent(500, 5, 30, 5, false),   xent(333, 1000, 30, 5, true),  xent(257, 2049, 0, 3, false)};
+}
+
 BG_PROVE_OP(SoftmaxXent, small(), large())
+BG_PROVE_CUDA(SoftmaxXent, cuda())
 
 TEST(SoftmaxXent, UniformLogitsGiveLnV) {
   for (DType dtype : {DType::f32, DType::f64})
@@ -87,7 +97,7 @@ TEST(SoftmaxXent, ExtremeLogitsGiveNeitherNaNNorInfinity) {
     EXPECT_NEAR(nll.at(1), std::log(3.0), 1e-9);
     EXPECT_NEAR(nll.at(2), std::log(3.0), 1e-9);
     EXPECT_EQ(nll.at(3), 0);
-    softmax_xent_backward(ctx, targets, lse, 0, 1, logits);
+    softmax_xent_backward(ctx, logits, targets, lse, 0, 1, logits);
     const double third = 1.0 / 3, loose = dtype == DType::f32 ? 1e-3 : 1e-9;
     const double expected[] = {1, -1, 0, third - 1, third, third, third, third, third - 1, 0, 0, 0};
     for (int64_t i = 0; i < 12; ++i) EXPECT_NEAR(logits.at(i), expected[i], loose) << i;

@@ -47,7 +47,13 @@ std::vector<OpCase> large() {
   return {xsa(2, 100, 8, 4, 64), xsa(1, 133, 6, 2, 33)};
 }
 
+std::vector<OpCase> cuda() {
+  return {xsa(2, 500, 8, 4, 64), xsa(1, 301, 8, 8, 64),  xsa(1, 300, 12, 4, 128),
+          xsa(2, 210, 6, 2, 12), xsa(1, 205, 4, 1, 100), xsa(2, 201, 2, 2, 5)};
+}
+
 BG_PROVE_OP(Xsa, small(), large())
+BG_PROVE_CUDA(Xsa, cuda())
 
 TEST(Xsa, ResultIsOrthogonalToTheValueAndTheSameTwice) {
   const Ctx ctx = context(DType::f64);

@@ -20,6 +20,14 @@ inline constexpr double kModelFloor = 2e-9;
 inline constexpr double kOpFloat32 = 2e-6;
 inline constexpr double kModelFloat32 = 2e-4;
 
+/// CUDA bodies against float64 on the CPU, in a context of float32 and of bfloat16 (its outputs are rounded to 8 bits,
+/// relative error up to 2e-3, and some are kept for backward): relative L2 norm of the difference, per tensor. Tensors
+/// of few elements, which may cancel to almost nothing, may add kCudaSmall times the root of their number of elements
+/// to the norm.
+inline constexpr double kCudaFloat32 = 5e-6;
+inline constexpr double kCudaBf16 = 8e-3;
+inline constexpr double kCudaSmall = 1;
+
 /// Elementary functions in float32, relative (an ulp is 6e-8 to 1.2e-7).
 inline constexpr double kElementaryFloat32 = 3e-7;
 
