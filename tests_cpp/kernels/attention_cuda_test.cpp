@@ -241,9 +241,6 @@ void check(const Case& c, bool backward = true) {
   EXPECT_TRUE(d_bits == o.dqkv.bits()) << "backward is not repeatable";
 }
 
-#define BG_NEEDS_GPU() \
-  if (const std::string why = gpu_info().unusable; !why.empty()) GTEST_SKIP() << why
-
 constexpr DType kBoth[] = {DType::bf16, DType::f32};
 
 TEST(AttentionOnGpu, EqualsTheCpuAtAnyLength) {
