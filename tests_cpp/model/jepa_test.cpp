@@ -112,7 +112,8 @@ TEST(Jepa, EqualsItsDefinitionForwardAndBackward) {
   const Vec start = x.values(), gradient_before = dx.values();
   jepa.forward(ctx, x, true, pred, sigreg);
   const double weight = 0.3;
-  jepa.backward(ctx, dx, weight);
+  double given = weight;
+  jepa.backward(ctx, dx, true, 1, Tensor(&given, {}, DType::f64, Device::cpu));
 
   const Plain expected = plain(params, start, directions, {});
   EXPECT_NEAR(pred.at(0), expected.pred, 1e-12);
