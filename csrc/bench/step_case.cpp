@@ -3,10 +3,10 @@
 #include <cmath>
 
 #include "bench/cases.h"
+#include "tensor/transfer.h"
 #include "train/trainer.h"
 
 namespace bg::bench {
-namespace {
 
 constexpr int64_t kRows = 2, kLength = 1024;
 
@@ -18,60 +18,58 @@ std::vector<int32_t> random_ids(const Config& config, const char* name, int64_t 
   return ids;
 }
 
-// Additions and multiplications of one step's matrix products. Linear maps cost 2 a weight and row forward and 4
-// backward; attention 4 d a pair and head forward and 10 d backward; Newton-Schulz as it is computed, symmetric
-// products by halves. Element-wise work and JEPA's losses (a thousandth) are left out.
-double step_flops(const Config& c, const ParamTable& params) {
-  const double rows = static_cast<double>(kRows * kLength);
-  double flops = 6 * rows * static_cast<double>(c.vocab_size() * c.model_dim);
+StepFlops step_flops(const Config& c, const ParamTable& params, int64_t rows, int64_t T) {
+  const double ids = static_cast<double>(rows * T);
+  StepFlops flops;
+  flops.forward = 2 * ids * static_cast<double>(c.vocab_size() * c.model_dim);
   for (const ParamSpec& spec : params.specs()) {
     if (spec.group != Group::matrix || spec.shape.rank() != 2) continue;
-    flops += 6 * rows * static_cast<double>(spec.shape.numel());
+    flops.forward += 2 * ids * static_cast<double>(spec.shape.numel());
     const double n = static_cast<double>(std::min(spec.shape[0], spec.shape[1]));
     const double m = static_cast<double>(std::max(spec.shape[0], spec.shape[1]));
-    flops += static_cast<double>(c.newton_schulz_steps) * (n * n * m + n * n * n + 2 * n * n * m);
+    flops.optimiser += static_cast<double>(c.newton_schulz_steps) * (n * n * m + n * n * n + 2 * n * n * m);
   }
-  const double pairs = static_cast<double>(kRows * kLength * (kLength + 1)) / 2;
-  flops += static_cast<double>(c.num_layers) * 14 * pairs * static_cast<double>(c.model_dim);
+  flops.backward = 2 * flops.forward;
+  for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+    const double W = static_cast<double>(c.window_of_layer(layer) > 0 ? std::min(T, c.window_of_layer(layer)) : T);
+    const double pairs = static_cast<double>(rows) * (static_cast<double>(T) * W - W * (W - 1) / 2);
+    flops.forward += 4 * pairs * static_cast<double>(c.model_dim);
+    flops.backward += 10 * pairs * static_cast<double>(c.model_dim);
+  }
   return flops;
 }
 
-// The gradient of a short batch in float32 against float64, every weight moved away from its start (many start at 0).
-double gradient_error(const Config& config, const Ctx& ctx) {
-  constexpr int64_t T = 48;
+double gradient_error(const Config& config, const Ctx& ctx, int64_t T) {
   const std::vector<int32_t> ids = random_ids(config, "ids", kRows * T),
                              targets = random_ids(config, "targets", kRows * T);
-  Ctx reference = ctx;
+  Ctx reference;
   reference.dtype = DType::f64;
+  reference.pool = ctx.pool;
   Model fast(config, ctx, 0), exact(config, reference, 0);
-  double off = 0, size = 0;
-  const auto move = [](Model& model) {
-    for (const ParamSpec& spec : model.params().specs()) {
-      if (spec.shape.rank() < 2) continue;
-      const Tensor value = ParamTable::view(spec, model.params().values());
-      const Random random(1, spec.name, 0);
-      BG_FLOATS(value.dtype(), T, {
-        for (int64_t i = 0; i < value.numel(); ++i)
-          value.ptr<T>()[i] +=
-              static_cast<T>(static_cast<float>(0.02 * random.normal(static_cast<uint64_t>(i % 4099))));
-      });
-    }
-    return &model;
-  };
-  for (Model* model : {move(fast), move(exact)}) {
+  // Many weights start at 0: all are moved away.
+  for (const ParamSpec& spec : exact.params().specs()) {
+    std::vector<double> value = download(ctx, ParamTable::view(spec, fast.params().values()));
+    const Random random(1, spec.name, 0);
+    if (spec.shape.rank() >= 2)
+      for (size_t i = 0; i < value.size(); ++i)
+        value[i] = static_cast<double>(static_cast<float>(value[i] + 0.02 * random.normal(i % 4099)));
+    for (Model* model : {&fast, &exact}) upload(model->ctx(), value, ParamTable::view(spec, model->params().values()));
+  }
+  for (Model* model : {&fast, &exact}) {
+    model->params().refresh_operands(model->ctx());
+    model->zero_gradients();
     model->loss(ids, targets, kRows, T, 0.001);
     model->backward();
   }
-  const float* got = fast.params().grads().ptr<float>();
-  const double* want = exact.params().grads().ptr<double>();
-  for (int64_t i = 0; i < fast.params().arena_numel(); ++i) {
-    off += (static_cast<double>(got[i]) - want[i]) * (static_cast<double>(got[i]) - want[i]);
+  const std::vector<double> got = download(ctx, fast.params().grads()),
+                            want = download(reference, exact.params().grads());
+  double off = 0, size = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    off += (got[i] - want[i]) * (got[i] - want[i]);
     size += want[i] * want[i];
   }
   return std::sqrt(off / size);
 }
-
-}  // namespace
 
 std::vector<Case> step_cases(const Ctx& ctx) {
   Config config = Config::preset("byte260-jepa");
@@ -82,12 +80,13 @@ std::vector<Case> step_cases(const Ctx& ctx) {
   const auto targets = std::make_shared<std::vector<int32_t>>(random_ids(config, "targets", kRows * kLength));
   Case c;
   c.shape = words("byte260-jepa", "B", kRows, "T", kLength);
-  c.flops = step_flops(config, model->params());
+  const StepFlops flops = step_flops(config, model->params(), kRows, kLength);
+  c.flops = flops.forward + flops.backward + flops.optimiser;
   // Weights, gradients, momentum and averages: read and written once each.
   c.bytes = 8.0 * 4 * static_cast<double>(model->params().numel());
   c.tolerance = 1e-4;
   c.run = [trainer, ids, targets] { trainer->step_on(*ids, *targets, kRows, kLength); };
-  c.error = [config, ctx] { return gradient_error(config, ctx); };
+  c.error = [config, ctx] { return gradient_error(config, ctx, 48); };
   return {std::move(c)};
 }
 

@@ -1,7 +1,9 @@
 // Benchmarks and the list of GEMM libraries, for Python.
 #include "bench/bench.h"
 
-#include "bindings/bindings.h"
+#include "base/memory.h"
+#include "bench/device_bench.h"
+#include "bindings/arrays.h"
 #include "kernels/gemm_library.h"
 
 namespace bg::bindings {
@@ -77,6 +79,58 @@ void bind_bench(py::module_& m) {
       py::arg("budget_s") = 0.5, py::arg("threads") = 0, py::arg("library") = "builtin",
       "gemm_flops (best float32 product, per second), gemm_flops_cpu (per second of CPU time) and copy_bytes (best "
       "copy, read plus written, per second).");
+  m.def("device_bench_groups", &device_bench_groups, "Names of the groups that bench_device knows.");
+  m.def(
+      "bench_device",
+      [](const std::string& group, double budget_s, const std::string& device, const std::string& dtype, int64_t rows,
+         int64_t length) {
+        const Device where = device_named(device);
+        const DType how = dtype_named(dtype);
+        std::vector<DeviceFigure> figures;
+        {
+          const py::gil_scoped_release release;
+          figures = bench_device(make_ctx(where, how), group, budget_s, rows, length);
+        }
+        py::list out;
+        for (const DeviceFigure& f : figures) {
+          py::dict row;
+          row["group"] = f.group;
+          row["what"] = f.what;
+          row["flops"] = f.flops;
+          row["bytes"] = f.bytes;
+          row["ids"] = f.ids;
+          row["error"] = f.error;
+          row["tolerance"] = f.tolerance;
+          row["checked_at"] = f.checked_at;
+          row["memory_bytes"] = f.memory_bytes;
+          row["seconds"] = f.seconds;
+          out.append(row);
+        }
+        return out;
+      },
+      py::arg("group"), py::arg("budget_s") = 1.0, py::arg("device") = "cuda", py::arg("dtype") = "bfloat16",
+      py::arg("rows") = 0, py::arg("length") = 0,
+      "Checks a group of a training step's parts against the CPU in float64 at a small size, then times them by the "
+      "device's clock: a dict each with group, what, flops, bytes, ids, error (None where nothing was checked), "
+      "tolerance, checked_at, memory_bytes, seconds. rows, length: of ids at once; 0 means training's 12 and 4096.");
+  m.def(
+      "device_rates",
+      [](double budget_s, const std::string& device, const std::string& dtype) {
+        const Device where = device_named(device);
+        const DType how = dtype_named(dtype);
+        DeviceRates rates;
+        {
+          const py::gil_scoped_release release;
+          rates = measure_device(make_ctx(where, how), budget_s);
+        }
+        py::dict out;
+        out["gemm_flops"] = rates.gemm_flops;
+        out["copy_bytes"] = rates.copy_bytes;
+        return out;
+      },
+      py::arg("budget_s") = 0.5, py::arg("device") = "cuda", py::arg("dtype") = "bfloat16",
+      "gemm_flops (8192^3 product of random numbers, per second) and copy_bytes (1 GiB, read plus written, per "
+      "second).");
 }
 
 }  // namespace bg::bindings

@@ -22,11 +22,14 @@ __all__: list[str] = [
     "Trainer",
     "add_cuda_library_folder",
     "add_gemm_library_folder",
+    "bench_device",
     "bench_op",
     "bench_ops",
     "cpu_target",
     "cuda_library_report",
     "dequantise_tensor",
+    "device_bench_groups",
+    "device_rates",
     "gemm_libraries",
     "gpu_info",
     "machine_rates",
@@ -673,6 +676,13 @@ def add_gemm_library_folder(folder: str) -> None:
     A folder to search for GEMM libraries before the system's; only before their first use.
     """
 
+def bench_device(
+    group: str, budget_s: float = 1.0, device: str = "cuda", dtype: str = "bfloat16", rows: int = 0, length: int = 0
+) -> list[typing.Any]:
+    """
+    Checks a group of a training step's parts against the CPU in float64 at a small size, then times them by the device's clock: a dict each with group, what, flops, bytes, ids, error (None where nothing was checked), tolerance, checked_at, memory_bytes, seconds. rows, length: of ids at once; 0 means training's 12 and 4096.
+    """
+
 def bench_op(name: str, budget_s: float = 1.0, threads: int = 0, library: str = "builtin") -> list[typing.Any]:
     """
     Checks one op against its definition, then times it: a dict per shape with flops, bytes, error, tolerance and the seconds and cpu_seconds of each call.
@@ -698,6 +708,16 @@ def dequantise_tensor(
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
     float32 array q * scale, row by row.
+    """
+
+def device_bench_groups() -> list[str]:
+    """
+    Names of the groups that bench_device knows.
+    """
+
+def device_rates(budget_s: float = 0.5, device: str = "cuda", dtype: str = "bfloat16") -> dict[str, typing.Any]:
+    """
+    gemm_flops (8192^3 product of random numbers, per second) and copy_bytes (1 GiB, read plus written, per second).
     """
 
 def gemm_libraries() -> list[typing.Any]:

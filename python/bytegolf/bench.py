@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bytegolf import _bytegolf, console, fingerprint
-from bytegolf.device import resolve
+from bytegolf import _bytegolf, bench_device, console, fingerprint
 
 Row = dict[str, Any]
 
@@ -39,17 +38,17 @@ def run_bench(
     budget_s: float = 1.0,
     threads: int = 0,
     library: str = "builtin",
+    dtype: str = "auto",
 ) -> dict[str, Any]:
     """Measures `ops` (all when None), prints a table or JSON, and returns the same values.
 
-    device: "cpu". budget_s: seconds of timed calls an op. threads: 0 means one per core. library: who multiplies
+    device: "cpu" as below, in float32; any other as in `bench_device`, in `dtype`. budget_s: seconds of timed calls an op. threads: 0 means one per core. library: who multiplies
     matrices ("builtin", "onednn", "openblas"). Returns `machine` (facts, gemm_gflops, copy_gbs) and `rows`, each with
     op, shape, median_ms, best_ms, spread_percent (quartiles over median), arithmetic_floor_ms, bytes_floor_ms, gflops,
     gemm_share (by the wall clock), gemm_share_cpu (by CPU time, which other programs cannot stretch), error, tolerance, ok. Raises ValueError for an unknown device, op or library.
     """
     if device != "cpu":
-        resolve(device)
-        raise ValueError(f"device {device} cannot be measured")
+        return bench_device.run(device, dtype, json, ops, budget_s=budget_s)
     unknown = [op for op in ops or () if op not in names()]
     if unknown:
         raise ValueError(f"nothing called {unknown[0]!r} to measure; known are {', '.join(names())}")

@@ -1,0 +1,305 @@
+// Every operation of a training step of byte260-jepa (D 512, H 8, G 4, d 64, F 1024, V 260), each as the model calls
+// it.
+#include "bench/device_cases.h"
+#include "kernels/activation.h"
+#include "kernels/attention.h"
+#include "kernels/chunk.h"
+#include "kernels/embedding.h"
+#include "kernels/gemm.h"
+#include "kernels/latent_loss.h"
+#include "kernels/qk_norm_rope.h"
+#include "kernels/residual.h"
+#include "kernels/rms_norm.h"
+#include "kernels/smear.h"
+#include "kernels/softmax_xent.h"
+#include "kernels/xsa.h"
+
+namespace bg::bench {
+namespace {
+
+constexpr int64_t D = 512, F = 1024, H = 8, G = 4, d = 64, V = 260, kRotary = 16, kChunk = 8;
+constexpr int64_t L = 256, kHidden = 256, kDirections = 256, kBuckets = 4096, kBigram = 32;
+constexpr double kEps = 1e-7;
+
+using Kind = Operand::Kind;
+Operand act(Shape s, double passes = 1) {
+  return {.kind = Kind::act, .shape = s, .passes = passes};
+}
+Operand full(Shape s, double passes = 1) {
+  return {.kind = Kind::full, .shape = s, .passes = passes};
+}
+Operand f64(Shape s, double passes = 1) {
+  return {.kind = Kind::f64, .shape = s, .passes = passes};
+}
+Operand one() {
+  return {.kind = Kind::one, .shape = {}};
+}
+Operand ids(Shape s, int64_t below) {
+  return {.kind = Kind::ids, .shape = s, .below = below};
+}
+constexpr double kUnread = 0;                                                        // only `prepare` reads it
+constexpr double kValues = static_cast<double>(G) / static_cast<double>(H + 2 * G);  // of a packed row
+constexpr double kAdded = 2;                                                         // read and written
+
+class Table {
+ public:
+  Table(int64_t B, int64_t T) : B_(B), T_(T), N_(B * T) {}
+
+  std::vector<DeviceOp> ops() {
+    linear("qkv, fc", D, (H + 2 * G) * d, false);
+    linear("attention out", H * d, D, true);
+    linear("mlp out", F, D, true);
+    head();
+    linear("bigram", kBigram, D, false);
+    for (int64_t window : {int64_t{0}, int64_t{512}}) attention(window);
+    input();
+    block();
+    jepa();
+    return std::move(ops_);
+  }
+
+ private:
+  void add(const char* group, std::string what, std::vector<Operand> in, std::vector<Operand> out, Body body,
+           double flops = 0, double tolerance_bf16 = 1e-2, Body prepare = {}) {
+    ops_.push_back({group, std::move(what), std::move(in), std::move(out), std::move(body), std::move(prepare), flops,
+                    tolerance_bf16, 2e-4});
+  }
+  void elementwise(std::string what, std::vector<Operand> in, std::vector<Operand> out, Body body, Body prepare = {}) {
+    add("elementwise", std::move(what), std::move(in), std::move(out), std::move(body), 0, 1e-2, std::move(prepare));
+  }
+
+  // y = x w^T (+ add), its gradients. Outputs that join a stream have their weight's gradient set, not added.
+  void linear(const std::string& name, int64_t I, int64_t O, bool joins) {
+    const double flops = 2.0 * static_cast<double>(N_ * I * O);
+    const std::string what = words(name, I, "->", O);
+    if (joins)
+      add(
+          "gemm", what + " forward, added", {act({N_, I}), act({O, I}), act({N_, O})}, {act({N_, O})},
+          [](const Ctx& c, const Tensors& x, const Tensors& y) { linear_forward_add(c, x[0], x[1], x[2], y[0]); },
+          flops);
+    else
+      add(
+          "gemm", what + " forward", {act({N_, I}), act({O, I})}, {act({N_, O})},
+          [](const Ctx& c, const Tensors& x, const Tensors& y) { linear_forward(c, x[0], x[1], y[0]); }, flops);
+    add(
+        "gemm", what + " dx", {act({N_, O}), act({O, I})}, {act({N_, I})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { linear_backward_input(c, x[0], x[1], y[0]); }, flops);
+    const double beta = joins ? 0 : 1;
+    add(
+        "gemm", what + " dw", {act({N_, I}), act({N_, O})}, {full({O, I}, joins ? 1 : kAdded)},
+        [beta](const Ctx& c, const Tensors& x, const Tensors& y) { linear_backward_weight(c, x[0], x[1], y[0], beta); },
+        flops, 1e-3);
+  }
+
+  void head() {
+    const double flops = 2.0 * static_cast<double>(N_ * D * V);
+    const std::string what = words("head", D, "->", V);
+    add(
+        "gemm", what + " forward", {act({N_, D}), act({V, D})}, {full({N_, V})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { linear_forward(c, x[0], x[1], y[0]); }, flops, 1e-3);
+    add(
+        "gemm", what + " dx", {act({N_, V}), act({V, D})}, {act({N_, D})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { linear_backward_input(c, x[0], x[1], y[0]); }, flops);
+    add(
+        "gemm", what + " dw", {act({N_, D}), act({N_, V})}, {full({V, D})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { linear_backward_weight(c, x[0], x[1], y[0]); }, flops,
+        1e-3);
+  }
+
+  // Normed queries and keys, and values inside packed rows, as a layer has them.
+  void attention(int64_t W) {
+    const double T = static_cast<double>(T_), w = static_cast<double>(W);
+    const double pairs = static_cast<double>(B_ * H) * (W > 0 && W < T_ ? T * w - w * (w - 1) / 2 : T * (T + 1) / 2);
+    const double flops = 4 * pairs * static_cast<double>(d);
+    const Shape packed{B_, T_, (H + 2 * G) * d}, q{B_, T_, H, d}, k{B_, T_, G, d}, lse{B_, H, T_};
+    const std::string name = W > 0 ? words("causal, window", W) : std::string("causal");
+    const auto values = [](Tensor t) { return t.slice(2, (H + G) * d, (H + 2 * G) * d).split_last(d); };
+    const std::vector<Operand> in{full({H}), full({T_, kRotary}, kUnread),  act(packed, kValues), act(q),
+                                  act(k),    full({B_, T_, H + G}, kUnread)};
+    const Body norm = [](const Ctx& c, const Tensors& x, const Tensors&) {
+      rope_table(c, 10000, 4096, x[1]);
+      qk_norm_rope_forward(c, x[2], x[0], x[1], kEps, x[3], x[4], x[5]);
+    };
+    add(
+        "attention", name + " forward", in, {act(q), full(lse)},
+        [values, W](const Ctx& c, const Tensors& x, const Tensors& y) {
+          attention_forward(c, x[3], x[4], values(x[2]), W, Tensor(), y[0], y[1], x[0]);
+        },
+        flops, 1e-2, norm);
+    std::vector<Operand> more = in;
+    more.insert(more.end(), {act(q), full(lse), act(q)});  // y, lse, dy
+    const int64_t B = B_, T_now = T_;
+    const Operand scratch{
+        .kind = Kind::bytes,
+        .shape = {},
+        .size_bytes = [B, T_now](const Ctx& c) { return attention_scratch_bytes(c.device, c.dtype, B, T_now, H, d); },
+        .passes = kUnread};
+    add(
+        "attention", name + " backward", more, {act(q), act(k), act(packed, kValues), scratch},
+        [values, W](const Ctx& c, const Tensors& x, const Tensors& y) {
+          attention_backward(c, x[3], x[4], values(x[2]), W, Tensor(), x[6], x[7], x[8], y[0], y[1], values(y[2]),
+                             y[3]);
+        },
+        2.5 * flops, 2e-2,
+        [norm, values, W](const Ctx& c, const Tensors& x, const Tensors& y) {
+          norm(c, x, y);
+          attention_forward(c, x[3], x[4], values(x[2]), W, Tensor(), x[6], x[7], x[0]);
+        });
+  }
+
+  void input() {
+    const Shape rows{N_, D}, rows3{B_, T_, D};
+    elementwise("embedding forward", {ids({N_}, V), full({V, D})}, {act(rows)},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { embedding_forward(c, x[0], x[1], y[0]); });
+    elementwise("embedding backward", {ids({N_}, V), act(rows)}, {full({V, D})},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { embedding_backward(c, x[0], x[1], y[0]); });
+    elementwise("bigram table backward", {ids({N_}, kBuckets), act({N_, kBigram})}, {full({kBuckets, kBigram})},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { embedding_backward(c, x[0], x[1], y[0]); });
+    elementwise(
+        "scalar_add backward", {act(rows), full({}), act(rows)}, {act(rows), full({})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { scalar_add_backward(c, x[0], x[1], x[2], y[0], y[1]); });
+    elementwise("smear forward", {act(rows3), full({D})}, {act(rows3)},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { smear_forward(c, x[0], x[1], y[0]); });
+    elementwise(
+        "smear backward", {act(rows3), full({D}), act(rows3)}, {act(rows3), full({D})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { smear_backward(c, x[0], x[1], x[2], y[0], y[1]); });
+    elementwise(
+        "softcap", {full({N_, V}, kUnread)}, {full({N_, V}, kAdded)},
+        [](const Ctx& c, const Tensors&, const Tensors& y) { softcap(c, 30, y[0]); },
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { copy_tensor(c, x[0], y[0]); });
+    elementwise(
+        "softmax_xent forward", {full({N_, V}), ids({N_}, V)}, {f64({N_}), full({N_})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { softmax_xent_forward(c, x[0], x[1], y[0], y[1]); });
+    elementwise(
+        "softmax_xent backward", {full({N_, V}), ids({N_}, V), f64({N_}, kUnread), full({N_})}, {act({N_, V})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) {
+          softmax_xent_backward(c, x[0], x[1], x[3], 30, 1e-3, y[0]);
+        },
+        [](const Ctx& c, const Tensors& x, const Tensors&) { softmax_xent_forward(c, x[0], x[1], x[2], x[3]); });
+  }
+
+  void block() {
+    const Shape rows{N_, D}, packed{B_, T_, (H + 2 * G) * d}, q{B_, T_, H, d}, k{B_, T_, G, d};
+    const Body norm = [](const Ctx& c, const Tensors& x, const Tensors&) {
+      rms_norm_forward(c, x[0], 0.5, kEps, x[1], x[2]);
+    };
+    elementwise(
+        "rms_norm forward", {act(rows)}, {act(rows), full({N_})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { rms_norm_forward(c, x[0], 1, kEps, y[0], y[1]); });
+    elementwise(
+        "rms_norm backward, added", {act(rows, kUnread), act(rows), full({N_}), act(rows)}, {act(rows, kAdded)},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) {
+          rms_norm_backward(c, x[1], x[2], 0.5, x[3], y[0], Write::add);
+        },
+        norm);
+    elementwise("mix_norm forward", {act(rows), act(rows), full({2, D})}, {act(rows), act(rows), full({N_})},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) {
+                  mix_norm_forward(c, x[0], x[1], x[2], 0.5, kEps, y[0], y[1], y[2]);
+                });
+    elementwise(
+        "mix_norm backward", {act(rows), act(rows), full({N_}), act(rows), full({2, D}), act(rows)},
+        {act(rows, kAdded), act(rows, kAdded), full({2, D})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) {
+          mix_norm_backward(c, x[0], x[3], x[4], x[1], x[2], 0.5, x[5], y[0], y[1], y[2]);
+        },
+        norm);
+    elementwise(
+        "skip forward", {act(rows), act(rows), full({D})}, {act(rows)},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { scaled_add_forward(c, x[0], x[1], x[2], y[0]); });
+    elementwise(
+        "skip backward", {act(rows), full({D}), act(rows)}, {act(rows), full({D})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { scaled_add_backward(c, x[0], x[1], x[2], y[0], y[1]); });
+    elementwise("gradients of streams, added", {act(rows)}, {act(rows, kAdded)},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { accumulate(c, x[0], y[0]); });
+    elementwise(
+        "qk_norm_rope forward", {act(packed, 1 - kValues), full({H}), full({T_, kRotary})},
+        {act(q), act(k), full({B_, T_, H + G})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) {
+          qk_norm_rope_forward(c, x[0], x[1], x[2], kEps, y[0], y[1], y[2]);
+        },
+        [](const Ctx& c, const Tensors& x, const Tensors&) { rope_table(c, 10000, 4096, x[2]); });
+    elementwise(
+        "qk_norm_rope backward",
+        {act(packed, 1 - kValues), full({H}), full({T_, kRotary}), act(q, kUnread), act(k, kUnread),
+         full({B_, T_, H + G}), act(q), act(k)},
+        {act(packed, 1 - kValues), full({H})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) {
+          qk_norm_rope_backward(c, x[0], x[1], x[2], x[5], x[6], x[7], y[0], y[1]);
+        },
+        [](const Ctx& c, const Tensors& x, const Tensors&) {
+          rope_table(c, 10000, 4096, x[2]);
+          qk_norm_rope_forward(c, x[0], x[1], x[2], kEps, x[3], x[4], x[5]);
+        });
+    const auto values = [](Tensor t) { return t.slice(2, (H + G) * d, (H + 2 * G) * d).split_last(d); };
+    elementwise(
+        "xsa forward", {act(q), act(packed, kValues)}, {act(q)},
+        [values](const Ctx& c, const Tensors& x, const Tensors& y) { xsa_forward(c, x[0], values(x[1]), y[0]); });
+    elementwise("xsa backward input", {act(packed, kValues), act(q)}, {act(q)},
+                [values](const Ctx& c, const Tensors& x, const Tensors& y) {
+                  xsa_backward_input(c, values(x[0]), x[1], y[0]);
+                });
+    elementwise("xsa backward value", {act(q), act(packed, kValues), act(q)}, {act(packed, kAdded * kValues)},
+                [values](const Ctx& c, const Tensors& x, const Tensors& y) {
+                  xsa_backward_value(c, x[0], values(x[1]), x[2], values(y[0]));
+                });
+    const Activation mlp = Activation::parse("leaky_relu2", 0.5);
+    elementwise("leaky_relu2 forward", {act({N_, F})}, {act({N_, F})},
+                [mlp](const Ctx& c, const Tensors& x, const Tensors& y) { activation_forward(c, mlp, x[0], y[0]); });
+    elementwise("leaky_relu2 backward, made again", {act({N_, F}), act({N_, F})}, {act({N_, F}), act({N_, F})},
+                [mlp](const Ctx& c, const Tensors& x, const Tensors& y) {
+                  activation_backward(c, mlp, x[0], x[1], y[0], y[1]);
+                });
+    elementwise("scale_rows forward", {full({D, F}), full({D})}, {act({D, F})},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { scale_rows_forward(c, x[0], x[1], y[0]); });
+    elementwise(
+        "scale_rows backward", {full({D, F}), full({D}), full({D, F})}, {full({D, F}), full({D})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { scale_rows_backward(c, x[0], x[1], x[2], y[0], y[1]); });
+  }
+
+  void jepa() {
+    const int64_t C = T_ / kChunk, R = B_ * C;
+    const Shape rows3{B_, T_, D}, chunks{B_, C, D}, latents{B_, C, L}, flat{R, L}, means{2, kDirections, kSigregPoints};
+    elementwise("chunk_mean", {act(rows3)}, {act(chunks)},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_mean(c, x[0], kChunk, y[0]); });
+    elementwise("chunk_add forward", {act(chunks)}, {act(rows3, kAdded)},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_add_forward(c, x[0], kChunk, y[0]); });
+    elementwise("chunk_add backward", {act(rows3)}, {act(chunks)},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_add_backward(c, x[0], kChunk, y[0]); });
+    elementwise("chunk_shift backward", {act(latents)}, {act(latents, kAdded), full({L})},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_shift_backward(c, x[0], y[0], y[1]); });
+    const Activation silu;
+    elementwise("silu backward", {act({R, kHidden}), act({R, kHidden})}, {act({R, kHidden})},
+                [silu](const Ctx& c, const Tensors& x, const Tensors& y) {
+                  activation_backward(c, silu, x[0], x[1], y[0], Tensor());
+                });
+    elementwise("mse forward", {act(flat), act(flat)}, {f64({})},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { mse_forward(c, x[0], x[1], y[0]); });
+    elementwise("mse backward", {act(flat), act(flat), one()}, {act(flat)},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { mse_backward(c, x[0], x[1], 1, x[2], y[0]); });
+    elementwise("standardise forward", {act(flat)}, {act(flat), full({L})},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { standardise_forward(c, x[0], y[0], y[1]); });
+    elementwise(
+        "standardise backward", {act(flat, kUnread), act(flat), full({L}), act(flat)}, {act(flat)},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) {
+          standardise_backward(c, x[1], x[2], x[3], y[0], Write::set);
+        },
+        [](const Ctx& c, const Tensors& x, const Tensors&) { standardise_forward(c, x[0], x[1], x[2]); });
+    elementwise("sigreg forward", {act({R, kDirections})}, {f64(means), f64({})},
+                [](const Ctx& c, const Tensors& x, const Tensors& y) { sigreg_forward(c, x[0], y[0], y[1]); });
+    elementwise(
+        "sigreg backward", {act({R, kDirections}), f64(means), f64({}, kUnread), one()}, {act({R, kDirections})},
+        [](const Ctx& c, const Tensors& x, const Tensors& y) { sigreg_backward(c, x[0], x[1], 1, x[3], y[0]); },
+        [](const Ctx& c, const Tensors& x, const Tensors&) { sigreg_forward(c, x[0], x[1], x[2]); });
+  }
+
+  const int64_t B_, T_, N_;
+  std::vector<DeviceOp> ops_;
+};
+
+}  // namespace
+
+std::vector<DeviceOp> device_ops(int64_t B, int64_t T) {
+  return Table(B, T).ops();
+}
+
+}  // namespace bg::bench

@@ -1,0 +1,118 @@
+// Whole models on a device: the optimiser, forward and backward of one micro-batch, and steps as training takes them.
+#include <algorithm>
+
+#include "base/device_measure.h"
+#include "base/recording.h"
+#include "bench/cases.h"
+#include "bench/device_cases.h"
+#include "train/trainer.h"
+
+namespace bg::bench {
+namespace {
+
+constexpr double kLambda = 0.001;  // of the JEPA losses, so that they are computed
+constexpr int64_t kCheckT = 48;
+double gradient_tolerance(const Ctx& ctx) {
+  return ctx.dtype == DType::bf16 ? 4e-2 : 1e-4;
+}
+
+Config config_of(const char* preset, int64_t T) {
+  Config config = Config::preset(preset);
+  config.set("seq_len", std::to_string(T));
+  config.set("train_budget_s", "0");
+  // JEPA's losses count from the second step on, by a weight that hardly moves.
+  config.set("iterations", "1000000000");
+  config.set("jepa_phase1_frac", "0");
+  return config;
+}
+
+}  // namespace
+
+void bench_optimiser(const Ctx& ctx, double budget_s, std::vector<DeviceFigure>& figures) {
+  const Config config = config_of("byte260-jepa", 4096);
+  Model model(config, ctx, 0);
+  Averages averages(config, ctx, model.params());
+  averages.start(model.params());
+  Optimizer optimizer(config, ctx, model.params(), &averages);
+  const double n = static_cast<double>(model.params().numel());
+  copy_tensor(ctx, model.params().values(), model.params().grads());  // gradients that are not zero
+  std::function<void()> step;
+  if (FusedStep* const fused = optimizer.fused()) {
+    fused->prepare(1, 1, 0.95);
+    fused->enqueue({});
+    const Recording recording(ctx, [fused] { fused->enqueue({}); });
+    step = [recording] { recording.replay(); };
+  } else {
+    step = [&] { optimizer.step(1, optimizer.gradient_norm(), 1, 0.95, averages); };
+  }
+  DeviceFigure f;
+  f.group = "optimiser";
+  f.what = words("clip, Muon, Adam, average:", static_cast<double>(static_cast<int64_t>(n / 1e5)) / 10,
+                 "M parameters of byte260-jepa");
+  f.flops = step_flops(config, model.params(), 1, 1).optimiser;
+  f.bytes = (8.0 * 4 + (ctx.dtype == DType::bf16 ? 2 : 0)) * n;  // weights, gradients, momentum, averages; operands
+  f.seconds = time_calls(ctx, step, budget_s);
+  figures.push_back(std::move(f));
+}
+
+void bench_model(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vector<DeviceFigure>& figures) {
+  for (const char* preset : {"byte260-jepa", "byte256"}) {
+    const Config config = config_of(preset, T);
+    const double error = gradient_error(config, ctx, kCheckT);
+    const size_t before = device_bytes_taken(ctx);
+    Model model(config, ctx, 0);
+    const std::vector<int32_t> ids = random_ids(config, "ids", B * T), targets = random_ids(config, "targets", B * T);
+    const StepFlops flops = step_flops(config, model.params(), B, T);
+    const auto forward = [&] { model.loss(ids, targets, B, T, kLambda); };
+    const auto both = [&] {
+      model.loss(ids, targets, B, T, kLambda);
+      model.backward(1e-3);
+    };
+    model.zero_gradients();
+    DeviceFigure f;
+    f.group = "model";
+    f.what = words(preset, "forward");
+    f.ids = static_cast<double>(B * T);
+    f.flops = flops.forward;
+    f.tolerance = gradient_tolerance(ctx);
+    f.seconds = time_calls(ctx, forward, budget_s);
+    f.memory_bytes = static_cast<double>(device_bytes_taken(ctx) - std::min(before, device_bytes_taken(ctx)));
+    figures.push_back(f);
+    f.what = words(preset, "forward and backward");
+    f.flops = flops.forward + flops.backward;
+    f.error = error;
+    f.checked_at = words("B 2 T", kCheckT, "gradient of all");
+    f.seconds = time_calls(ctx, both, budget_s);
+    figures.push_back(std::move(f));
+  }
+}
+
+void bench_steps(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vector<DeviceFigure>& figures) {
+  struct Size {
+    int64_t rows, micro_batches;
+  };
+  for (const char* preset : {"byte260-jepa", "byte256"})
+    for (const Size& size : {Size{B, 1}, Size{8 * B / 3, 2}, Size{8 * B, 8}}) {
+      const int64_t rows = std::max<int64_t>(size.rows / size.micro_batches, 1) * size.micro_batches;
+      const Config config = config_of(preset, T);
+      const size_t before = device_bytes_taken(ctx);
+      const auto model = std::make_shared<Model>(config, ctx, 0);
+      Trainer trainer(config, model, nullptr);
+      const std::vector<int32_t> ids = random_ids(config, "ids", rows * T),
+                                 targets = random_ids(config, "targets", rows * T);
+      const auto step = [&] { trainer.step_on(ids, targets, rows, T, size.micro_batches); };
+      for (int i = 0; i < 3; ++i) step();  // the first weighs JEPA's losses by 0; later ones are met, then recorded
+      const StepFlops flops = step_flops(config, model->params(), rows, T);
+      DeviceFigure f;
+      f.group = "step";
+      f.what = words(preset, "step of", rows * T, "ids in", size.micro_batches);
+      f.ids = static_cast<double>(rows * T);
+      f.flops = flops.forward + flops.backward + flops.optimiser;
+      f.tolerance = gradient_tolerance(ctx);
+      f.seconds = time_calls(ctx, step, budget_s);
+      f.memory_bytes = static_cast<double>(device_bytes_taken(ctx) - std::min(before, device_bytes_taken(ctx)));
+      figures.push_back(std::move(f));
+    }
+}
+
+}  // namespace bg::bench
