@@ -43,6 +43,7 @@ class Score:
     targets: int
     seconds: float
     floored_bpb: float | None = None
+    by_position: dict[str, float] | None = None
 
 
 @dataclass
@@ -120,12 +121,26 @@ def score(
     started = time.perf_counter()
     got = evaluate(model, ids, window, stride, progress)
     seconds = time.perf_counter() - started
-    floored = None
+    floored, positions = None, None
     whole = (len(ids) - 1) // window * window
     if stride == window and whole:
-        bytes_in = int(np.count_nonzero(ids[1 : whole + 1] >= model.config.byte_offset))
-        floored = float(np.sum(got.nll[:whole], dtype=np.float64)) / (math.log(2) * bytes_in) if bytes_in else None
-    return Score(window, stride, got.bpb, got.nats, got.bytes, got.targets, seconds, floored)
+        nats = got.nll[:whole].reshape(-1, window).sum(axis=0, dtype=np.float64)
+        is_byte = (ids[1 : whole + 1] >= model.config.byte_offset).reshape(-1, window).sum(axis=0)
+        floored = float(nats.sum()) / (math.log(2) * int(is_byte.sum())) if is_byte.any() else None
+        positions = _by_position(nats, is_byte)
+    return Score(window, stride, got.bpb, got.nats, got.bytes, got.targets, seconds, floored, positions)
+
+
+def _by_position(nats: NDArray[Any], is_byte: NDArray[Any]) -> dict[str, float]:
+    """BPB of the targets that see 1-64, 65-128, 129-256, ... ids before them: how much far context is worth."""
+    found, first = {}, 0
+    while first < len(nats):
+        last = min(max(64, 2 * first), len(nats))
+        size = int(is_byte[first:last].sum())
+        if size:
+            found[f"{first + 1}-{last}"] = float(nats[first:last].sum()) / (math.log(2) * size)
+        first = last
+    return found
 
 
 def parameter_count(model: Model) -> int:

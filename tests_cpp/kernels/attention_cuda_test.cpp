@@ -218,7 +218,8 @@ void check(const Case& c, bool backward = true) {
   const std::vector<double> y = o.y.download(), dqkv = o.dqkv.download();
   EXPECT_LE(furthest(o.lse.host, o.lse.download()), tolerance::attention_lse(c.dtype)) << "lse";
   EXPECT_LE(relative(columns(o.y.host, n, 0, n - c.gap), columns(y, n, 0, n - c.gap)), bound) << "y";
-  // One tensor at a time; with a single key everywhere dq and dk are exactly 0 and what is left is rounding.
+  // One tensor at a time; with a single key everywhere dq and dk are exactly 0, and what is left is what y lost: it and
+  // the weights under it are rounded to bf16, by up to 2^-9 each, and sums of dy y see both.
   const int64_t ends[] = {0, c.H * c.d, (c.H + c.G) * c.d, (c.H + 2 * c.G) * c.d};
   const char* names[] = {"dq", "dk", "dv"};
   const double size = std::sqrt(static_cast<double>(c.B * c.T * c.H * c.d));  // norm of dy
@@ -229,7 +230,7 @@ void check(const Case& c, bool backward = true) {
       norm += want[j] * want[j];
       error += (want[j] - got[j]) * (want[j] - got[j]);
     }
-    EXPECT_LE(std::sqrt(error), bound * std::max(std::sqrt(norm), 0.1 * size)) << names[i];
+    EXPECT_LE(std::sqrt(error), bound * std::max(std::sqrt(norm), 0.2 * size)) << names[i];
   }
   for (double x : columns(y, n, n - c.gap, n)) ASSERT_TRUE(std::isnan(x)) << "wrote between rows of y";
   for (double x : columns(dqkv, w, w - c.gap, w)) ASSERT_TRUE(std::isnan(x)) << "wrote between rows of dq, dk, dv";
