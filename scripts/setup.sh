@@ -113,12 +113,13 @@ cuda_compiler() {
 
 # Compiler, headers and static runtime; about 1 GB, of which cuBLAS (for its headers) is the most.
 cuda_from_packages() {
-  rm -rf $CUDA_DIR
-  "$1" -m venv $CUDA_DIR
-  $CUDA_DIR/bin/pip install --disable-pip-version-check --no-deps nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* \
-    nvidia-cuda-crt==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.* 'nvidia-cublas==13.*'
   local root
+  rm -rf $CUDA_DIR
+  "$1" -m venv $CUDA_DIR || return
+  $CUDA_DIR/bin/pip install --disable-pip-version-check --no-deps nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* \
+    nvidia-cuda-crt==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.* 'nvidia-cublas==13.*' || return
   root=$(echo "$PWD/$CUDA_DIR"/lib/python3*/site-packages/nvidia/cu13)
+  [ -x "$root/bin/nvcc" ] || return
   ln -sfn lib "$root/lib64"   # where nvcc looks
   ln -s "$root/bin/nvcc" $CUDA_DIR/nvcc
 }
@@ -179,6 +180,8 @@ setup() {
   OFF) ;;
   *) fail "BYTEGOLF_CUDA=$cuda; known: AUTO, ON, OFF" 2 ;;
   esac
+  # Whose compiler comes from packages gets cuBLASLt from one too.
+  if [ "$cuda" = ON ] && { [ -z "$nvcc" ] || [[ $nvcc == "$PWD/$CUDA_DIR"/* ]]; }; then extras=$extras,cuda; fi
   wanted=$(tr ',' '\n' <<<"$extras,$(cat .venv/bytegolf-extras 2>/dev/null)" | grep . | sort -u | paste -sd,)
   [ "$tests" = 1 ] || tests=$(cat .venv/bytegolf-tests 2>/dev/null || echo 0)
   [ "$werror" = 1 ] || werror=$(cat .venv/bytegolf-werror 2>/dev/null || echo 0)   # kept, as tests are: flags that change compile all anew
