@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from bytegolf import device
 from bytegolf.cli import main
 from bytegolf.config import Config
 from bytegolf.data.shards import write_shards
@@ -79,6 +80,7 @@ def test_the_log_has_one_line_for_each_step_and_score(place):
     assert start["config"]["model_dim"] == 16
     assert start["seed"] == 7
     assert start["machine"]["cores"] >= 1
+    assert (start["device"], start["dtype"]) == device.resolve()
     steps = [line for line in lines if line["kind"] == "step"]
     assert [line["step"] for line in steps] == list(range(1, 21))
     for line in steps:
@@ -121,6 +123,18 @@ def test_a_text_file_is_scored_as_one_document(place, tmp_path, capsys):
     assert scored["floored_bpb"] is not None
 
 
+def test_a_score_says_where_and_in_which_numbers_it_was_computed(place, capsys):
+    scores = []
+    for dtype in ("float32", "float64"):
+        capsys.readouterr()
+        words = ["--device", "cpu", "--dtype", dtype, "--json"]
+        assert bytegolf("eval", place / "run", place / "data", *words) == 0
+        scores.append(json.loads(capsys.readouterr().out))
+        assert (scores[-1]["device"], scores[-1]["dtype"]) == ("cpu", dtype)
+    assert scores[0]["bpb"] != scores[1]["bpb"]
+    assert scores[0]["bpb"] == pytest.approx(scores[1]["bpb"], rel=1e-5)
+
+
 def test_generate_repeats_itself_for_a_seed(place, capfdbinary):
     outputs = []
     for seed in (1, 1, 2):
@@ -149,6 +163,8 @@ def test_inspect_accounts_for_every_byte(place, capsys):
         (["train", "{root}/tiny.toml", "train_data={tmp}/none", "--run", "{tmp}/r"], "none"),
         (["train", "{root}/tiny.toml", "family=byte256", "jepa_chunk_size=0", "--run", "{tmp}/r"], "byte256"),
         (["train", "{root}/tiny.toml", "--run", "{root}/run"], "--resume"),
+        (["train", "{root}/tiny.toml", "device=gpu", "--run", "{tmp}/r"], "device"),
+        (["train", "{root}/tiny.toml", "device=cpu", "dtype=bfloat16", "--run", "{tmp}/r"], "bfloat16"),
         (["train", "--resume"], "--run"),
         (["train", "--resume", "--run", "{tmp}"], "config.toml"),
         (["eval", "{tmp}/none.bg", "{root}/data"], "none.bg"),
