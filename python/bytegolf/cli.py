@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from bytegolf import FormatError, NumericsError, __version__, cli_data
+from bytegolf import FormatError, NumericsError, __version__, cli_data, cli_sweep
 from bytegolf.console import Stopped, UserError
 
 app = App(
@@ -22,6 +22,7 @@ app = App(
     help_format="markdown",
 )
 app.command(cli_data.app)
+app.update(cli_sweep.app)
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON value instead of a table.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],

@@ -17,6 +17,8 @@ OPTIONAL = (
     ("zstandard", "zstandard", "data", "`data prepare` from .zst files"),
     ("sentencepiece", "sentencepiece", "data", "`data prepare` from sp1024 shards"),
     ("huggingface_hub", "huggingface-hub", "data", "`data fetch`"),
+    ("scipy", "scipy", "sweep", "`report`"),
+    ("submitit", "submitit", "sweep", "`sweep` on Slurm"),
     ("pytest", "pytest", "test", "./test"),
     ("hypothesis", "hypothesis", "test", "./test"),
 )
