@@ -7,8 +7,49 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from bytegolf.console import UserError
+
 app = App(help_format="markdown")
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON value instead of a table.")]
+
+
+@app.command
+def sweep(
+    spec: Path,
+    /,
+    *overrides: str,
+    out: Path | None = None,
+    on: Literal["local", "slurm"] | None = None,
+    jobs: int | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Train every run of a sweep file: groups x grid x seeds, each in a folder of its own.
+
+    The same command goes on where an earlier one stopped: finished runs are left alone, interrupted ones resume from their
+    checkpoint. Ctrl-C writes checkpoints. Status 1 when a run failed for good.
+
+    Parameters
+    ----------
+    spec
+        TOML file: config, seeds, [overrides], [groups.NAME], [grid], [local], [slurm].
+    overrides
+        Options for all runs, as name=value.
+    out
+        Folder that gets the runs and results.csv; by default runs/NAME.
+    on
+        Where to run, in place of the file's word.
+    jobs
+        Runs at once, in place of the file's number.
+    dry_run
+        Show the runs and where they stand; start none.
+    """
+    from bytegolf.options import split
+    from bytegolf.sweep.command import sweep_command
+
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs} is not at least 1")
+    return sweep_command(spec, split(overrides), out, on, jobs, dry_run, json)
 
 
 @app.command

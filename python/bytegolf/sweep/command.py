@@ -1,0 +1,102 @@
+"""`bytegolf sweep`: from a sweep file to finished runs and their results."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+from pathlib import Path
+from typing import Literal
+
+from bytegolf import console
+from bytegolf.console import Stopped, UserError
+from bytegolf.interrupt import Interrupts
+from bytegolf.sweep.board import Board
+from bytegolf.sweep.local import LocalQueue, slots
+from bytegolf.sweep.plan import plan
+from bytegolf.sweep.results import CSV
+from bytegolf.sweep.show import SweepView, counts, show_results
+from bytegolf.sweep.slurm import SlurmQueue
+from bytegolf.sweep.spec import load_spec
+
+LOCK = ".lock"
+
+
+def sweep_command(
+    source: Path,
+    overrides: dict[str, str],
+    out: Path | None,
+    on: Literal["local", "slurm"] | None,
+    jobs: int | None,
+    dry_run: bool,
+    json: bool,
+) -> int:
+    """Runs what is not done yet and returns the exit status: 0 when every run is done, 1 when one failed.
+
+    UserError names file and field; Stopped after Ctrl-C, with how to go on.
+    """
+    spec = load_spec(source, overrides)
+    runs = plan(spec, source)
+    out = out or Path("runs") / spec.name
+    board = Board(runs, out)
+    if dry_run:
+        _show(board, json)
+        return 0
+    made = slots(spec.local, runs, jobs) if (on or spec.on) == "local" else []
+    if not made:
+        console.need("submitit", "sweep", "to run on Slurm")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = _lock(out)
+    try:
+        _keep_spec(source, overrides, out / "spec.toml")
+        board.write()
+        queue: LocalQueue | SlurmQueue
+        if made:
+            queue = LocalQueue(board, made, spec.retries, lock)
+        else:
+            queue = SlurmQueue(board, spec.slurm, spec.name, spec.retries, jobs)
+        again = shlex.join(["bytegolf", "sweep", str(source), *_words(overrides), "--out", str(out)])
+        message = "interrupted: runs write their checkpoints; press Ctrl-C again to leave at once"
+        with Interrupts(message if queue.ours else "leaving; jobs go on") as interrupts, SweepView() as view:
+            board.view = view
+            view.say(f"{out}: {counts(board)}")
+            queue.run(interrupts)
+        board.write()
+        if interrupts.asked and board.count()["done"] < len(runs):
+            raise Stopped(interrupts.status, f"{counts(board)}; {queue.farewell()}go on with: {again}")
+    finally:
+        os.close(lock)
+    _show(board, json)
+    return 1 if board.count()["failed"] else 0
+
+
+def _show(board: Board, json: bool) -> None:
+    if json:
+        console.print_json({"folder": str(board.out), **board.count(), "runs": board.rows()})
+        return
+    show_results(board)
+    done = board.count()["done"]
+    words = f"; {board.out / CSV} has all of it; bytegolf report {shlex.quote(str(board.out))} compares groups"
+    console.stdout().print(counts(board) + (words if done else ""), markup=False)
+
+
+def _lock(out: Path) -> int:
+    """A lock that this process and every run it starts hold: two sweeps never share a folder, not even after a crash of one."""
+    handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise UserError(f"{out}: another sweep, or a run that one started, is at work there") from None
+    return handle
+
+
+def _words(overrides: dict[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in overrides.items()]
+
+
+def _keep_spec(source: Path, overrides: dict[str, str], copy: Path) -> None:
+    """A copy of the sweep file beside its results, with where it came from."""
+    if source.resolve() != copy.resolve():
+        origin = shlex.join([str(source), *_words(overrides)])
+        copy.write_text(f"# Copy of {origin}\n{source.read_text(encoding='utf-8')}", encoding="utf-8")

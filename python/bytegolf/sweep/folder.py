@@ -1,0 +1,131 @@
+"""The folder of one run: what state it is in, how the run is started or resumed there, and what it last said."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bytegolf import log
+from bytegolf.checkpoint import newest
+from bytegolf.config import Config
+from bytegolf.console import UserError
+from bytegolf.runner import CHECKPOINTS
+
+OUTPUT = "output.log"
+TAIL_BYTES = 1 << 16
+# What may differ between a run that is there and the plan: how it is watched, not what it computes.
+_WATCHING = {"log_every", "val_every", "val_ids", "checkpoint_every"}
+
+Status = Literal["waiting", "queued", "running", "interrupted", "failed", "done"]
+
+
+@dataclass
+class Found:
+    """What a folder tells: "waiting" (nothing there), "interrupted" (begun, not done) or "done" with its figures."""
+
+    status: Status = "waiting"
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def look(folder: Path, config: Config) -> Found:
+    """Reads the folder of a run. UserError when another config made what is there."""
+    path = folder / log.NAME
+    if not path.exists():
+        return Found()
+    try:
+        lines = log.read_log(path)
+    except ValueError:
+        return Found("interrupted")
+    start = next((line for line in lines if line["kind"] == "start"), None)
+    if start is not None:
+        _compare(folder, start.get("config") or {}, config)
+    end = lines[-1]
+    if start is None or end["kind"] != "end" or end.get("reason") != "done":
+        return Found("interrupted")
+    return Found("done", _figures(end))
+
+
+def _figures(end: dict[str, Any]) -> dict[str, Any]:
+    scores = {name: (end.get(name) or {}).get("bpb") for name in ("sliding", "whole", "raw", "unquantised")}
+    figures: dict[str, Any] = {f"bpb_{name}": value for name, value in scores.items()}
+    return {
+        **figures,
+        "artifact_bytes": end.get("artifact_bytes"),
+        "steps": end.get("steps"),
+        "seconds": end.get("train_seconds"),
+    }
+
+
+def _compare(folder: Path, was: dict[str, Any], config: Config) -> None:
+    now = config.to_dict()
+    for name in now:
+        if name not in _WATCHING and name in was and was[name] != now[name]:
+            raise UserError(
+                f"{folder}: its run has {name} = {was[name]}, the sweep file now gives {now[name]}; "
+                "choose another folder with --out, or remove that run's"
+            )
+
+
+def command(folder: Path, config: Config) -> list[str]:
+    """Makes the folder ready and returns the command that starts the run, or resumes it from its newest checkpoint.
+
+    A log without a checkpoint tells of a run that must start over: it is kept as log.N.jsonl.
+    """
+    words = [sys.executable, "-m", "bytegolf", "train"]
+    folder.mkdir(parents=True, exist_ok=True)
+    config.to_toml(folder / "config.toml")
+    if (folder / log.NAME).exists():
+        try:
+            newest(folder / CHECKPOINTS)
+            return [*words, "--resume", "--run", str(folder)]
+        except FileNotFoundError:
+            number = 1
+            while (old := folder / f"log.{number}.jsonl").exists():
+                number += 1
+            (folder / log.NAME).rename(old)
+    return [*words, str(folder / "config.toml"), "--run", str(folder)]
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """Where a run under way is: steps done, BPB of the last batch logged, seconds of training left (None: not known yet)."""
+
+    step: int = 0
+    bpb: float | None = None
+    left_s: float | None = None
+
+
+def pulse(folder: Path) -> Pulse:
+    """The newest step line, from the end of the log only, so that it may be asked often."""
+    for text in reversed(_tail(folder / log.NAME)):
+        if '"kind": "step"' in text:
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            return Pulse(int(line["step"]), line.get("bpb"), line.get("left_s"))
+    return Pulse()
+
+
+def log_ended(folder: Path) -> bool:
+    """Whether the newest line of the log says that a run is over, or there is no log."""
+    lines = _tail(folder / log.NAME)
+    return not lines or '"kind": "end"' in lines[-1]
+
+
+def last_words(folder: Path, since: int = 0, lines: int = 8) -> list[str]:
+    """The last lines that the run's process wrote, from byte `since` of its output on."""
+    return [text for text in _tail(folder / OUTPUT, since) if text.strip()][-lines:]
+
+
+def _tail(path: Path, since: int = 0) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(since, size - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,197 @@
+"""The file that a sweep is made of: which options, which seeds, which groups, and where to run. TOML, checked by pydantic.
+
+name = "widths"                   # by default the file's name
+config = "config.toml"            # a TOML file beside this one, or a preset
+seeds = [0, 1, 2]
+retries = 1                       # more attempts for a run that failed
+on = "local"                      # or "slurm"
+
+[overrides]                       # laid over the config in every run
+iterations = 500
+[groups.plain]                    # named groups, each with options of its own
+[groups.no-smear]
+smear = false
+[grid]                            # every combination of these, in every group
+matrix_lr = [0.02, 0.03]
+
+[local]
+devices = "auto"                  # "cpu", "cuda", or a list of GPUs such as [0, 2]
+jobs = 2                          # runs at once; by default one a GPU, or one on the CPU
+threads = 4                       # cores of each run; by default all, shared evenly
+
+[slurm]                           # see class Slurm
+partition = "gpu"
+gpus_per_node = 1
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
+
+from bytegolf._bytegolf import nearest_option, option_table
+from bytegolf.config import Config
+from bytegolf.console import UserError
+
+Value = bool | int | float | str
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*")
+
+
+def _value(value: object) -> Value:
+    if not isinstance(value, Value):
+        raise ValueError("an option is a number, a text, true or false")
+    return value
+
+
+def _known(name: str, value: Value) -> None:
+    """ValueError for what the core would refuse of this one option."""
+    if name not in {row["name"] for row in option_table()}:
+        near = nearest_option(name)
+        raise ValueError(f"unknown option {name}" + (f"; did you mean {near}?" if near else ""))
+    if name == "seed":
+        raise ValueError("seed is set by `seeds`")
+    # One option may fit only together with others: those checks come when whole runs are planned.
+    Config().set(name, str(value).lower() if isinstance(value, bool) else str(value))
+
+
+Options = dict[str, Annotated[Value, PlainValidator(_value)]]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Local(_Table):
+    """Where runs go on this machine."""
+
+    devices: Literal["auto", "cpu", "cuda"] | list[Annotated[int, Field(ge=0, strict=True)]] = "auto"
+    jobs: Annotated[int, Field(ge=1, strict=True)] | None = None
+    threads: Annotated[int, Field(ge=1, strict=True)] | None = None
+
+
+class Slurm(_Table):
+    """What each run asks of Slurm; `extra` holds any other option of sbatch, without its dashes.
+
+    cluster "local" runs the same jobs as processes of this machine, to try the set-up where there is no Slurm.
+    """
+
+    cluster: Literal["slurm", "local"] = "slurm"
+    time_min: Annotated[int, Field(ge=1)] = 60
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
+    cpus_per_task: Annotated[int, Field(ge=1)] | None = None
+    mem_gb: Annotated[float, Field(gt=0)] | None = None
+    jobs: Annotated[int, Field(ge=1)] = 256
+    requeues: Annotated[int, Field(ge=0)] = 3
+    setup: list[str] = []
+    extra: dict[str, str | int | bool] = {}
+    poll_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class Spec(_Table):
+    """A whole sweep file. `folder` is where it lies."""
+
+    name: str = ""
+    config: str
+    seeds: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
+    retries: Annotated[int, Field(ge=0, strict=True)] = 1
+    on: Literal["local", "slurm"] = "local"
+    overrides: Options = {}
+    groups: dict[str, Options] = {}
+    grid: dict[str, Annotated[list[Annotated[Value, PlainValidator(_value)]], Field(min_length=1)]] = {}
+    local: Local = Local()
+    slurm: Slurm = Slurm()
+
+    @field_validator("name")
+    @classmethod
+    def _a_name(cls, name: str) -> str:
+        if name and not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name: letters, digits, space and ._+- only")
+        return name
+
+    @field_validator("seeds")
+    @classmethod
+    def _once_each(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands there twice")
+        return seeds
+
+    @field_validator("overrides")
+    @classmethod
+    def _options(cls, options: dict[str, Value]) -> dict[str, Value]:
+        for name, value in options.items():
+            _known(name, value)
+        return options
+
+    @field_validator("groups")
+    @classmethod
+    def _groups(cls, groups: dict[str, dict[str, Value]]) -> dict[str, dict[str, Value]]:
+        for group, options in groups.items():
+            if not _NAME.fullmatch(group):
+                raise ValueError(f"{group!r} is no name: letters, digits, space and ._+- only")
+            for name, value in options.items():
+                try:
+                    _known(name, value)
+                except ValueError as error:
+                    raise ValueError(f"{group}: {error}") from None
+        return groups
+
+    @field_validator("grid")
+    @classmethod
+    def _grid(cls, grid: dict[str, list[Value]]) -> dict[str, list[Value]]:
+        for name, values in grid.items():
+            for value in values:
+                _known(name, value)
+            if len({str(value) for value in values}) < len(values):
+                raise ValueError(f"{name}: a value stands there twice")
+        return grid
+
+    @model_validator(mode="after")
+    def _one_place_each(self) -> Spec:
+        for group, options in self.groups.items():
+            twice = sorted(set(options) & set(self.grid))
+            if twice:
+                raise ValueError(f"option {twice[0]} stands in [grid] and in [groups.{group}]")
+        return self
+
+
+def load_spec(path: Path, overrides: dict[str, str] | None = None) -> Spec:
+    """Reads and checks a sweep file; `overrides` are laid over its [overrides].
+
+    UserError names file and field. An override that the grid or a group sets itself is refused: it would do nothing.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is no UTF-8 text") from None
+    try:
+        spec = Spec.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {'; '.join(map(_words, error.errors()))}") from None
+    changes: dict[str, Any] = {"name": spec.name or path.stem}
+    for name, value in (overrides or {}).items():
+        try:
+            _known(name, value)
+        except ValueError as error:
+            raise UserError(f"{name}={value}: {error}") from None
+        taken = ["[grid]"] if name in spec.grid else [f"[groups.{g}]" for g, o in spec.groups.items() if name in o]
+        if taken:
+            raise UserError(f"{name}={value}: {path} sets it in {taken[0]}, which comes last")
+    changes["overrides"] = {**spec.overrides, **(overrides or {})}
+    return spec.model_copy(update=changes)
+
+
+def _words(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
