@@ -32,12 +32,17 @@ Array = npt.NDArray[Any]
 # Tolerances by dtype, on any device. Tensors: relative L2 per tensor. Scalars: relative. None: shown, not judged.
 # bfloat16 rounds each activation by up to 2^-9, so gradients are held in two ways, each tensor and the median of all;
 # tensors of few elements may cancel down to their rounding error and are only shown, as are weights after 40 steps.
+# JEPA's losses in training are held more loosely: they read the blocks' output, and the blocks' weights end about a
+# tenth apart after 40 steps on rounded gradients. Rounding nothing but the operands of the blocks' matrix products in
+# float64 already moves both losses by 1e-1 (JEPA's own arithmetic exact), the cross-entropy by 2e-3 and the gradient's
+# norm by 2e-2.
 TOLERANCES: dict[str, dict[str, float | None]] = {
     "float64": {
         "logits": 1e-5,
         "gradient": 1e-5,
         "loss": 1e-6,
         "train_loss": 1e-5,
+        "train_jepa": 1e-5,
         "train_scalar": 1e-5,
         "train_weights": 1e-4,
         "schedule": 1e-9,
@@ -49,6 +54,7 @@ TOLERANCES: dict[str, dict[str, float | None]] = {
         "gradient": 2e-4,
         "loss": 1e-3,
         "train_loss": 1e-3,
+        "train_jepa": 2e-2,
         "train_scalar": 2e-2,
         "train_weights": 2e-2,
         "schedule": 1e-9,
@@ -62,6 +68,7 @@ TOLERANCES: dict[str, dict[str, float | None]] = {
         "gradient_small": None,
         "loss": 5e-3,
         "train_loss": 1e-2,
+        "train_jepa": 2e-1,
         "train_scalar": 5e-2,
         "train_weights": None,
         "schedule": 1e-9,
@@ -185,10 +192,17 @@ def _training(z: dict[str, Array], dtype: str, device: str, threads: int, limits
             ("jepa_lambda", step.jepa_lambda),
         ):
             rows.setdefault(name, []).append(value)
-    kinds = {"ce": "train_loss", "lr_scale": "schedule", "jepa_lambda": "schedule"}
+    kinds = {
+        "ce": "train_loss",
+        "jepa_pred": "train_jepa",
+        "jepa_sigreg": "train_jepa",
+        "grad_norm": "train_scalar",
+        "lr_scale": "schedule",
+        "jepa_lambda": "schedule",
+    }
     for name, values in rows.items():
         errors = {f"step {n}": relative(a, b) for n, (a, b) in enumerate(zip(values, z[name], strict=True))}
-        yield _worst(errors, f"{name}, {len(values)} steps", limits[kinds.get(name, "train_scalar")])
+        yield _worst(errors, f"{name}, {len(values)} steps", limits[kinds[name]])
     for prefix, got in (("final/", model.parameters()), ("ema/", trainer.ema)):
         want = _below(z, prefix)
         errors = {name: relative(got[name], want[name]) for name in want}
