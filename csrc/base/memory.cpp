@@ -20,6 +20,7 @@ void release(void* data) noexcept {
 void open(Ctx&, int) {}
 void describe(GpuInfo&) {}
 void synchronise(const Ctx&) {}
+void free_bytes(const Ctx&, size_t&) {}
 void copy_bytes(const Ctx&, void* to, Device, const void* from, Device, size_t size_bytes) {
   std::memmove(to, from, size_bytes);
 }
@@ -44,6 +45,7 @@ void release(void* data) noexcept;
 void open(Ctx& ctx, int index);
 void describe(GpuInfo& info);
 void synchronise(const Ctx& ctx);
+void free_bytes(const Ctx& ctx, size_t& bytes);
 void copy_bytes(const Ctx& ctx, void* to, Device to_device, const void* from, Device from_device, size_t size_bytes);
 void clear_bytes(const Ctx& ctx, void* data, size_t size_bytes);
 void allocate_staging(size_t size_bytes, void*& data);
@@ -87,6 +89,11 @@ void release(Device device, void* data) noexcept {
     return;
   }
   if constexpr (kBuiltWithCuda) BG_DISPATCH(device, release(data));
+}
+size_t free_bytes(const Ctx& ctx) {
+  size_t bytes = 0;
+  BG_DISPATCH(ctx.device, free_bytes(ctx, bytes));
+  return bytes;
 }
 void synchronise(const Ctx& ctx) {
   BG_DISPATCH(ctx.device, synchronise(ctx));

@@ -34,6 +34,9 @@ GpuInfo gpu_info();
 void* allocate(Device device, size_t size_bytes);
 void release(Device device, void* data) noexcept;
 
+/// What allocate() could still give: free memory of the context's GPU, 0 (unknown) on the CPU.
+size_t free_bytes(const Ctx& ctx);
+
 /// Waits for all work that was put on the context's stream.
 void synchronise(const Ctx& ctx);
 /// Copies between host and ctx.device, or inside it, in order with the context's other work. A copy from host memory

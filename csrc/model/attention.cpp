@@ -33,7 +33,7 @@ void Attention::reserve(Plan& plan, Dims dims) {
   plan.saved(rstd_, "rstd", {B, T, H + G}, plan.full_dtype());
   plan.saved(lse_, "lse", {B, H, T}, plan.full_dtype());
   plan.saved(read_, "read", {B, T, H, d});
-  if (place_.xsa) plan.saved(mixed_, "mixed", {B, T, H, d});
+  if (place_.xsa) plan.scratch(mixed_, "mixed", {B, T, H, d});
   plan.backward(dmixed_, "dmixed", {B, T, H, d});
   if (place_.xsa) plan.backward(dread_, "dread", {B, T, H, d});
   plan.backward(dq_, "dq", {B, T, H, d});
@@ -63,6 +63,7 @@ void Attention::backward(const Ctx& ctx, Tensor u, const Positions& positions, c
                          Tensor du) {
   const int64_t N = u.dim(0) * u.dim(1), D = u.dim(2), Hd = q_.dim(2) * q_.dim(3), W = qkv_.dim(2);
   const Tensor out = place_.xsa ? mixed_ : read_;
+  if (place_.xsa) xsa_forward(ctx, read_, values_of(qkv_), mixed_);  // again: keeping it costs more memory than time
   output_.backward_weight(ctx, out.reshape({N, Hd}), proj_, scale, dy.reshape({N, D}));
   output_.backward_input(ctx, dy.reshape({N, D}), dmixed_.reshape({N, Hd}));
   const Tensor v = values_of(qkv_), dv = values_of(dqkv_);

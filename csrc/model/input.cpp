@@ -38,7 +38,7 @@ void InputStage::reserve(Plan& plan, int64_t B, int64_t T) {
     plan.keep(unfolded_, "unfolded", {N, E * K});
     plan.backward(dunfolded_, "dunfolded", {N, E * K});
   }
-  plan.keep(raw_, "raw", {N, D});
+  plan.scratch(raw_, "raw", {N, D});
   plan.keep(rstd_, "rstd", {N}, plan.full_dtype());
   plan.keep(normed_, "normed", {B, T / K, D});
   plan.keep(out_, "out", {B, T / K, D});

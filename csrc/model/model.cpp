@@ -125,7 +125,7 @@ struct Model::Impl {
       p.plan.reset();  // first: two plans of one purpose need not fit in memory together
       auto plan = std::make_unique<Plan>(ctx, purpose);
       reserve(*plan, B, T);
-      plan->commit();
+      commit(*plan, B, T);
       p = {B, T, std::move(plan)};
       active = p.plan.get();
       ++plan_number;
@@ -133,6 +133,18 @@ struct Model::Impl {
     } else if (active != p.plan.get()) {
       p.plan->activate();
       active = p.plan.get();
+    }
+  }
+  void commit(Plan& plan, int64_t B, int64_t T) const {
+    try {
+      plan.commit();
+    } catch (const SystemError& error) {
+      const double gigabytes = static_cast<double>(plan.needed_bytes()) / 1e9;
+      const auto rows = static_cast<int64_t>(0.98 * static_cast<double>(free_bytes(ctx)) /
+                                             static_cast<double>(plan.needed_bytes()) * static_cast<double>(B));
+      const std::string hint =
+          rows > 0 ? words("; about", rows, "rows would fit (micro_batch_ids =", rows * T, ")") : "";
+      throw SystemError(words(error.what(), "- activations of", B, "rows of", T, "ids take", gigabytes, "GB") + hint);
     }
   }
   void copy_in(std::span<const int32_t> given, Tensor to) const {

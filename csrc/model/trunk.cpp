@@ -86,7 +86,6 @@ void Trunk::reserve(Plan& plan, Dims dims) {
   const Shape rows{dims.rows(), config_.model_dim};
   for (size_t j = 0; j < outs_.size(); ++j) {
     plan.keep(joined_[j], "skip.joined", rows);
-    if (plan.training()) plan.keep(dskips_[j], "skip.dskip", rows);
   }
   if (plan.training()) plan.keep(dx0_, "dx0", rows);
   for (auto& block : blocks_) block->reserve(plan, dims);
@@ -115,6 +114,7 @@ void Trunk::backward(const Ctx& ctx, Tensor x0, const Positions& positions, Tens
     blocks_[i]->backward(ctx, x0, positions, dx, dx0_);
     if (i >= E && i - E < E) {
       const size_t j = i - E;
+      dskips_[j] = blocks_[i]->spent();
       scaled_add_backward(ctx, outs_[E - 1 - j], skip_weights_.value.slice(0, j, j + 1), dx, dskips_[j],
                           skip_weights_.grad.slice(0, j, j + 1));
     }

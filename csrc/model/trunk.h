@@ -17,6 +17,8 @@ class Block {
   Tensor forward(const Ctx& ctx, Tensor x, Tensor x0, const Positions& positions);
   /// dx: gradient of the output, replaced by that of the input; dx0 is added to.
   void backward(const Ctx& ctx, Tensor x0, const Positions& positions, Tensor dx, Tensor dx0);
+  /// Memory (B*T,D) that this block kept for its backward, free from then until the next forward.
+  Tensor spent() const { return parts_.front().u; }
 
  private:
   struct Part {

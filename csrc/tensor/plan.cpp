@@ -18,7 +18,7 @@ void Plan::add(Tensor& t, const char* name, Shape shape, DType dtype, Life life)
 }
 
 void Plan::commit() {
-  buffer_ = Buffer(kept_ + overlay_max_ + Buffer::kAlign, ctx_.device);  // the last line gives empty tensors an address
+  buffer_ = Buffer(needed_bytes(), ctx_.device);  // the last line gives empty tensors an address
   for (Row& r : rows_)
     if (r.overlaid) r.offset += kept_;
   activate();

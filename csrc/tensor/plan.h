@@ -61,6 +61,8 @@ class Plan {
   /// Fills all handles again, after another plan did.
   void activate() const;
   size_t size_bytes() const { return buffer_.size_bytes(); }
+  /// What commit() asks for.
+  size_t needed_bytes() const { return kept_ + overlay_max_ + Buffer::kAlign; }
   /// A table: lifetime, name, shape, offset, bytes.
   std::string print() const;
 

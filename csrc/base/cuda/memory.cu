@@ -108,6 +108,12 @@ void allocate(size_t size_bytes, void*& data) {
   BG_CUDA(cudaStreamSynchronize(nullptr));  // other streams do not wait for this one
 }
 
+void free_bytes(const Ctx& ctx, size_t& bytes) {
+  ctx.cuda->use();
+  size_t total = 0;
+  BG_CUDA(cudaMemGetInfo(&bytes, &total));
+}
+
 void release(void* data) noexcept {
   cudaFree(data);
 }

@@ -147,8 +147,8 @@ __device__ __forceinline__ int end_of_queries(const Sizes& sizes, const int32_t*
 
 // Rows are keys, columns queries: S^T = K Q^T, dP^T = V dY^T.
 // kInRegisters: how many of the two left operands (K, then V) are kept in registers rather than read from shared
-// memory. kAhead: the scores of the next tile are computed during the exponentials of this one.
-template <int kWarpgroups, int kInRegisters, bool kAhead, bool kDocs>
+// memory. The scores of the next tile are computed during the exponentials of this one.
+template <int kWarpgroups, int kInRegisters, bool kDocs>
 __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
     keys_kernel(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
                 const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap dy_map,
@@ -259,27 +259,17 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
       k.times(s, q_at + stage_of(n) * kAtTile);
       wgmma_commit();
     };
-    // Tile n, of queries tile * kTile and on. With kAhead, s holds its S^T and next receives that of tile n + 1.
+    // Tile n, of queries tile * kTile and on. s holds its S^T, next receives that of tile n + 1.
     const auto step = [&](float(&s)[32], float(&next)[32], int tile) {
       const uint32_t stage = stage_of(n);
       float dp[32];
-      if constexpr (!kAhead) {
-        wait_full(n);
-        scores(s, n);
-      }
       wgmma_fence();
       v.times(dp, dy_at + stage * kAtTile);
       wgmma_commit();
-      if constexpr (kAhead) {
-        const uint32_t ahead =
-            tile + 1 < own_end ? n + 1 : n;  // no branch around products: at the end, once more this one
-        wait_full(ahead);
-        scores(next, ahead);
-      } else {
-        wgmma_wait<1>();  // S^T, and the gradients of tile n - 1
-        wgmma_pin(s);
-        if (tile > own_first) release(n - 1);
-      }
+      const uint32_t ahead =
+          tile + 1 < own_end ? n + 1 : n;  // no branch around products: at the end, once more this one
+      wait_full(ahead);
+      scores(next, ahead);
 
       // Column 8 j + 2 (lane % 4) + e of the tile; registers 4 j + 2 i + e, i = 0, 1 being two rows.
       const float* lse2 = shared.lse2[stage] + 2 * (lane % 4);
@@ -307,20 +297,16 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
         }
       }
 
-      if constexpr (kAhead) {
-        wgmma_wait<1>();  // dP^T, and the gradients of tile n - 1
-        wgmma_pin(dp);
-        if (tile > own_first) release(n - 1);
-      }
+      wgmma_wait<1>();  // dP^T, and the gradients of tile n - 1
+      wgmma_pin(dp);
+      if (tile > own_first) release(n - 1);
+
       uint32_t left[16];
       pack_left(left, s);
       wgmma_fence();
       add_product(dv, left, dy_at + stage * kAtTile);
       wgmma_commit();
-      if constexpr (!kAhead) {
-        wgmma_wait<1>();  // dP^T
-        wgmma_pin(dp);
-      }
+
       const float* dot = shared.dots[stage] + 2 * (lane % 4);
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
@@ -335,12 +321,8 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
       wgmma_fence();
       add_product(dk, left_ds, q_at + stage * kAtTile);
       wgmma_commit();
-      if constexpr (kAhead) {
-        wgmma_wait<2>();  // the next S^T
-        wgmma_pin(next);
-      } else {
-        wgmma_wait<1>();  // dv: its left operand's registers are free for the next tile
-      }
+      wgmma_wait<2>();  // the next S^T
+      wgmma_pin(next);
       ++n;
     };
 
@@ -362,25 +344,19 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
       for (int h = 0; h < group; ++h) {
         for (int tile = first; tile < own_first; ++tile, ++n) wait_full(n), release(n);
         if (own_first < own_end) {
-          if constexpr (kAhead) {
-            float s0[32], s1[32];
-            wait_full(n);
-            scores(s0, n);
-            wgmma_wait<0>();
-            wgmma_pin(s0);
-            int tile = own_first;
-            while (true) {
-              step(s0, s1, tile);
-              if (++tile == own_end) break;
-              step(s1, s0, tile);
-              if (++tile == own_end) break;
-            }
-          } else {
-            for (int tile = own_first; tile < own_end; ++tile) {
-              float s[32];
-              step(s, s, tile);
-            }
+          float s0[32], s1[32];
+          wait_full(n);
+          scores(s0, n);
+          wgmma_wait<0>();
+          wgmma_pin(s0);
+          int tile = own_first;
+          while (true) {
+            step(s0, s1, tile);
+            if (++tile == own_end) break;
+            step(s1, s0, tile);
+            if (++tile == own_end) break;
           }
+
           wgmma_wait<0>();
           wgmma_pin(dk);
           wgmma_pin(dv);
@@ -405,7 +381,7 @@ struct Problem {
   Sizes sizes;
 };
 
-template <int kWarpgroups, int kInRegisters, bool kAhead>
+template <int kWarpgroups, int kInRegisters>
 void launch_keys(const Ctx& ctx, const Problem& p) {
   const int64_t items = int64_t{p.sizes.B} * p.sizes.G * ceil_div(p.sizes.T, kWarpgroups * kTile);
   BG_CHECK(items <= INT32_MAX / 2, "attention: too large for one launch:", items, "work items");
@@ -417,9 +393,9 @@ void launch_keys(const Ctx& ctx, const Problem& p) {
               p.dv, p.sizes);
   };
   if (p.doc_start != nullptr) {
-    launch(keys_kernel<kWarpgroups, kInRegisters, kAhead, true>);
+    launch(keys_kernel<kWarpgroups, kInRegisters, true>);
   } else {
-    launch(keys_kernel<kWarpgroups, kInRegisters, kAhead, false>);
+    launch(keys_kernel<kWarpgroups, kInRegisters, false>);
   }
 }
 
@@ -441,7 +417,7 @@ __device__ __forceinline__ int begin_of_keys(const Sizes& sizes, const int32_t* 
 }
 
 // Rows are queries, columns keys: S = Q K^T, dP = dY V^T.
-template <int kWarpgroups, int kInRegisters, bool kAhead, bool kDocs>
+template <int kWarpgroups, int kInRegisters, bool kDocs>
 __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
     queries_kernel(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
                    const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap dy_map,
@@ -521,27 +497,17 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
       q.times(s, k_at + stage_of(n) * kAtTile);
       wgmma_commit();
     };
-    // Tile n, of keys tile * kTile and on. With kAhead, s holds its S and next receives that of tile n + 1.
+    // Tile n, of keys tile * kTile and on. s holds its S, next receives that of tile n + 1.
     const auto step = [&](float(&s)[32], float(&next)[32], int tile) {
       const uint32_t stage = stage_of(n);
       float dp[32];
-      if constexpr (!kAhead) {
-        wait_full(n);
-        scores(s, n);
-      }
       wgmma_fence();
       dy.times(dp, v_at + stage * kAtTile);
       wgmma_commit();
-      if constexpr (kAhead) {
-        const uint32_t ahead =
-            tile + 1 < own_end ? n + 1 : n;  // no branch around products: at the end, once more this one
-        wait_full(ahead);
-        scores(next, ahead);
-      } else {
-        wgmma_wait<1>();  // S, and the gradient of tile n - 1
-        wgmma_pin(s);
-        if (tile > own_first) release(n - 1);
-      }
+      const uint32_t ahead =
+          tile + 1 < own_end ? n + 1 : n;  // no branch around products: at the end, once more this one
+      wait_full(ahead);
+      scores(next, ahead);
 
       // Registers 4 j + 2 i + e: row lane / 4 + 8 i of the warp, column 8 j + 2 (lane % 4) + e.
 #pragma unroll
@@ -555,12 +521,9 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
         }
       }
 
-      if constexpr (kAhead) {
-        wgmma_wait<1>();  // dP, and the gradient of tile n - 1
-        if (tile > own_first) release(n - 1);
-      } else {
-        wgmma_wait<0>();  // dP
-      }
+      wgmma_wait<1>();  // dP, and the gradient of tile n - 1
+      if (tile > own_first) release(n - 1);
+
       wgmma_pin(dp);
 #pragma unroll
       for (int r = 0; r < 32; ++r) dp[r] = s[r] * (dp[r] - dot[r / 2 % 2]);
@@ -569,10 +532,8 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
       wgmma_fence();
       add_product(dq, left, k_at + stage * kAtTile);
       wgmma_commit();
-      if constexpr (kAhead) {
-        wgmma_wait<1>();  // the next S
-        wgmma_pin(next);
-      }
+      wgmma_wait<1>();  // the next S
+      wgmma_pin(next);
       ++n;
     };
 
@@ -609,25 +570,19 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
 
       for (int tile = first; tile < own_first; ++tile, ++n) wait_full(n), release(n);
       if (own_first < own_end) {
-        if constexpr (kAhead) {
-          float s0[32], s1[32];
-          wait_full(n);
-          scores(s0, n);
-          wgmma_wait<0>();
-          wgmma_pin(s0);
-          int tile = own_first;
-          while (true) {
-            step(s0, s1, tile);
-            if (++tile == own_end) break;
-            step(s1, s0, tile);
-            if (++tile == own_end) break;
-          }
-        } else {
-          for (int tile = own_first; tile < own_end; ++tile) {
-            float s[32];
-            step(s, s, tile);
-          }
+        float s0[32], s1[32];
+        wait_full(n);
+        scores(s0, n);
+        wgmma_wait<0>();
+        wgmma_pin(s0);
+        int tile = own_first;
+        while (true) {
+          step(s0, s1, tile);
+          if (++tile == own_end) break;
+          step(s1, s0, tile);
+          if (++tile == own_end) break;
         }
+
         wgmma_wait<0>();
         wgmma_pin(dq);
         release(n - 1);
@@ -640,7 +595,7 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
   }
 }
 
-template <int kWarpgroups, int kInRegisters, bool kAhead>
+template <int kWarpgroups, int kInRegisters>
 void launch_queries(const Ctx& ctx, const Problem& p) {
   const int64_t items = int64_t{p.sizes.B} * p.sizes.H * ceil_div(p.sizes.T, kWarpgroups * kTile);
   BG_CHECK(items <= INT32_MAX / 2, "attention: too large for one launch:", items, "work items");
@@ -652,9 +607,9 @@ void launch_queries(const Ctx& ctx, const Problem& p) {
               p.sizes);
   };
   if (p.doc_start != nullptr) {
-    launch(queries_kernel<kWarpgroups, kInRegisters, kAhead, true>);
+    launch(queries_kernel<kWarpgroups, kInRegisters, true>);
   } else {
-    launch(queries_kernel<kWarpgroups, kInRegisters, kAhead, false>);
+    launch(queries_kernel<kWarpgroups, kInRegisters, false>);
   }
 }
 
@@ -685,8 +640,8 @@ void attention_backward_hopper(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int
                   {static_cast<int>(B), static_cast<int>(T), static_cast<int>(H), static_cast<int>(G),
                    static_cast<int>(std::min(window, T))}};
   launch_dots(ctx, y, dy, dots);
-  launch_keys<2, 1, true>(ctx, p);
-  launch_queries<2, 2, true>(ctx, p);
+  launch_keys<2, 1>(ctx, p);
+  launch_queries<2, 2>(ctx, p);
 }
 
 }  // namespace bg::cuda

@@ -8,8 +8,8 @@
 // down, a warpgroup starts the next tile's scores on the matrix units, meanwhile turns this tile's scores into p, then
 // starts y += p v: exponentials and products overlap, across items too.
 //
-// At d = 64 the 16 exponentials a clock of a multiprocessor take about as long as its products. So some are computed as
-// polynomials on the ordinary units instead (kPolynomial of 8).
+// At d = 64 the 16 exponentials a clock of a multiprocessor take about as long as its products, but they are not what
+// limits this kernel: computing a share of them as polynomials on the ordinary units changed nothing.
 //
 // m: with gains, and none so large that 2^score could leave the range of floats, m = 0: no maximum, no rescaling.
 // Otherwise the running maximum of the row. The sum is taken of p before it is rounded to bf16, so that lse is good.
@@ -24,12 +24,11 @@
 namespace bg::cuda {
 namespace {
 
-constexpr int kSize = 64;       // d
-constexpr int kRows = 128;      // query rows of an item
-constexpr int kKeys = 128;      // keys of a tile
-constexpr int kStages = 4;      // tiles of keys and of values on the way
-constexpr int kPolynomial = 2;  // of 8 exponentials
-constexpr int kThreads = 384;   // a warpgroup that loads, two that compute
+constexpr int kSize = 64;      // d
+constexpr int kRows = 128;     // query rows of an item
+constexpr int kKeys = 128;     // keys of a tile
+constexpr int kStages = 4;     // tiles of keys and of values on the way
+constexpr int kThreads = 384;  // a warpgroup that loads, two that compute
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 constexpr float kScale = kLog2e / 8;        // 1 / sqrt(d), in powers of two
 constexpr float kLargestScore = 60;         // e^60 * 2^20 keys * values of 1e5 is still a float, and e^-60 too
@@ -88,18 +87,6 @@ __device__ __forceinline__ Item item_at(const Arguments& a, int number) {
   item.q0 = item.high * kRows;
   item.low = first_key<kDocuments>(a, item.b, item.q0) / kKeys;
   return item;
-}
-
-// 2^(s kScale) without the special function unit, for |s kScale| < 125: 2^n by the exponent, 2^f, |f| <= 1/2, by a
-// polynomial of least relative error, 7.5e-5.
-__device__ __forceinline__ float exp2_polynomial(float s) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
-  const float t = fmaf(s, kScale, kRound);
-  const float f = fmaf(s, kScale, kRound - t);
-  float p = fmaf(f, 0.0551716685295105f, 0.2426111251115799f);
-  p = fmaf(p, f, 0.6932609677314758f);
-  p = fmaf(p, f, 0.9999280571937561f);
-  return __int_as_float(__float_as_int(p) + (__float_as_int(t) << 23));
 }
 
 template <bool kDocuments>
@@ -213,7 +200,7 @@ struct Consumer {
   }
   __device__ __forceinline__ void bounded_exponentials(float (&s)[kKeys / 2]) {
 #pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) s[i] = i % 8 < kPolynomial ? exp2_polynomial(s[i]) : exp2_approx(s[i] * kScale);
+    for (int i = 0; i < kKeys / 2; ++i) s[i] = exp2_approx(s[i] * kScale);
     if (some_hidden()) hide(s, 0);
     add_up(s);
   }
