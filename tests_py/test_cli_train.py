@@ -111,7 +111,8 @@ def test_the_score_of_record_is_the_artifacts(place, capsys):
     assert scored["targets"] + 1 == sum(len(text(100 + i, 60)) + 1 for i in range(3))
     assert submitted["artifact_bytes"] == (place / "run" / "artifact.bg").stat().st_size
     assert submitted["bytes_total"] == submitted["artifact_bytes"] + submitted["bytes_code"]
-    assert submitted["seed_results"] == {"7": scored["bpb"]}
+    assert submitted["seed_results"]["7"]["val_bpb"] == scored["bpb"]
+    assert submitted["bytes_code"] == (place / "run" / "train_gpt.py").stat().st_size
 
 
 def test_a_text_file_is_scored_as_one_document(place, tmp_path, capsys):

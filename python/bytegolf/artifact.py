@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from bytegolf.codec import load_parameters, pack_parameters
+from bytegolf.codec import load_parameters, pack_parameters, read_artifact
 from bytegolf.config import Config
 from bytegolf.model import Model
 
-__all__ = ["load", "pack"]
+__all__ = ["artifact_options", "load", "pack"]
 
 
 def pack(
@@ -61,3 +61,8 @@ def load(path: str | os.PathLike[str], device: str = "cpu", dtype: str = "auto",
     model = Model(config, device, dtype, threads=threads)
     model.load_parameters(params)
     return model
+
+
+def artifact_options(path: str | os.PathLike[str]) -> str:
+    """The model section of the options that an artifact carries, as TOML. FormatError when the file is damaged."""
+    return read_artifact(path)[0]

@@ -53,7 +53,6 @@ def run_demo(folder: Path, *, seconds: float, seed: int, overrides: dict[str, st
         got,
         name="bytegolf demo",
         blurb="A small byte260-jepa trained on the documentation and sources that Python itself carries.",
-        seed=seed,
         command="bytegolf demo",
         rivals=rivals,
         sample=sample,

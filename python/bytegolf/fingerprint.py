@@ -79,6 +79,14 @@ def package_version(name: str) -> str | None:
         return None
 
 
+def hardware(device: str) -> str:
+    """What computes, in words: the GPUs that this process sees, or the CPU."""
+    if device == "cuda":
+        names = [str(gpu["name"]) for gpu in _bytegolf.gpu_info()["gpus"]]
+        return ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names)))
+    return f"{cores()} cores of {cpu_facts()['model']}"
+
+
 def machine() -> dict[str, Any]:
     """Facts of this machine and build that a figure is measured under."""
     cpu = cpu_facts()

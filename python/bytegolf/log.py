@@ -2,7 +2,8 @@
 
 Every line has `kind` and `time` (seconds since 1970, UTC). Kinds:
 
-start       version, commit, machine, seed, config, parameters, step (0, or where a resumed run goes on)
+start       version, commit, machine, hardware, device, dtype, seed, config, code_sha256 (of train_gpt.py), parameters, step (0, or
+            where a resumed run goes on)
 step        step, losses in nats, bpb (of the batch), grad_norm, lr_factor, bytes (read so far), bytes_per_s, elapsed_s, left_s
 val         step, weights, window, stride, bpb, nats, bytes, targets, seconds; `from` is "memory" or "artifact"
 checkpoint  step, path, seconds

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bytegolf import __version__, console, fingerprint, log
+from bytegolf.submission.meter import Size
 
 if TYPE_CHECKING:
     from bytegolf.runner import Report
@@ -25,7 +26,6 @@ def write_files(
     *,
     name: str,
     blurb: str,
-    seed: int,
     command: str,
     rivals: tuple[Rival, ...] = (),
     sample: str = "",
@@ -35,40 +35,24 @@ def write_files(
     Without matplotlib there is no picture; nothing else is missing then.
     """
     from bytegolf.plots import draw_curves
-    from bytegolf.submission import LIMIT_BYTES, Submission, code_bytes
+    from bytegolf.submission import script
+    from bytegolf.submission.fields import submission_of
+    from bytegolf.submission.logged import read_facts
 
     folder = Path(report.folder)
     facts = fingerprint.machine()
-    code = code_bytes()
-    total = report.artifact_bytes + (code or 0)
-    submission = Submission(
-        name=name,
-        blurb=blurb,
-        hardware=f"{facts['cores']} cores of {facts['cpu']}",
-        seeds=[seed],
-        seed_results={str(seed): report.sliding.bpb},
-        val_loss=report.sliding.nats / report.sliding.targets,
-        val_bpb=report.sliding.bpb,
-        val_bpb_whole_chunks=report.whole.bpb,
-        val_bpb_whole_chunks_floored=report.whole.floored_bpb,
-        pre_quant_val_bpb=report.unquantised.bpb,
-        val_bytes=report.sliding.bytes,
-        wallclock_seconds=report.train_seconds,
-        eval_time_seconds=report.whole.seconds + report.sliding.seconds,
-        step_stop=report.steps,
-        bytes_total=total,
-        bytes_code=code,
-        artifact_bytes=report.artifact_bytes,
-        within_limit=code is not None and total <= LIMIT_BYTES,
-    )
+    submission = submission_of([read_facts(folder / log.NAME)], name=name, blurb=blurb, track="none")
     files = {
         "config": folder / "config.toml",
         "log": folder / log.NAME,
         "curves": folder / "curves.png",
         "artifact": folder / "artifact.bg",
+        "code": folder / script.NAME,
         "submission": folder / "submission.json",
         "readme": folder / "README.md",
     }
+    if report.made.code_bytes is None:
+        del files["code"]
     submission.write(files["submission"])
     try:
         draw_curves(files["log"], files["curves"])
@@ -92,6 +76,10 @@ def rows(report: Report, rivals: tuple[Rival, ...] = ()) -> list[tuple[str, str,
         ),
         ("artifact", f"{report.artifact_bytes:,} bytes", _artifact_note(report)),
     ]
+    if report.made.code_bytes is not None:
+        size = Size(report.made.code_bytes, report.artifact_bytes)
+        note = f"code as train_gpt.py; {size.margin()}"
+        table.append(("code + artifact", f"{size.total_bytes:,} bytes", note))
     table.append(("held-out, raw weights", f"{report.raw.bpb:.4f} bpb", "whole chunks, as the last step left them"))
     if report.weights != "raw":
         note = "whole chunks, before quantisation"

@@ -1,6 +1,6 @@
 """A whole run: train, choose weights, pack, read back, score, report. What `bytegolf train` and `demo` do.
 
-The run folder holds config.toml, log.jsonl, checkpoints/, artifact.bg, curves.png, submission.json and README.md.
+The run folder holds config.toml, train_gpt.py, log.jsonl, checkpoints/, artifact.bg, curves.png, submission.json and README.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from bytegolf.interrupt import Interrupts
 from bytegolf.model import Model
 from bytegolf.progress import Progress
 from bytegolf.scoring import evaluate
+from bytegolf.submission import script
+from bytegolf.submission.logged import config_hash, ids_sha256
+from bytegolf.submission.meter import sha256, weigh
 from bytegolf.trainer import StepResult, Trainer
 
 CHECKPOINTS = "checkpoints"
@@ -44,6 +47,21 @@ class Score:
     seconds: float
     floored_bpb: float | None = None
     by_position: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the figures of a run rest on. code_* are of the train_gpt.py that holds its sources and options, None where the
+    package runs without sources; total_bytes is what counts: code + artifact. *_ids: length of the shards."""
+
+    config_sha256: str
+    code_bytes: int | None
+    code_sha256: str | None
+    artifact_sha256: str
+    total_bytes: int | None
+    train_ids: int
+    val_ids: int
+    val_sha256: str
 
 
 @dataclass
@@ -67,6 +85,7 @@ class Report:
     load_seconds: float
     whole: Score
     sliding: Score
+    made: Made
 
 
 def run(config: Config, folder: Path, *, resume: bool = False, what: str = "train") -> Report:
@@ -89,10 +108,11 @@ def run(config: Config, folder: Path, *, resume: bool = False, what: str = "trai
     else:
         folder.mkdir(parents=True, exist_ok=True)
         config.to_toml(folder / "config.toml")
+    script.keep(config, folder)
     journal = log.RunLog(folder / log.NAME)
     try:
         with Progress(what) as progress:
-            going = _Run(config, folder, trainer, held_out, journal, progress)
+            going = _Run(config, folder, trainer, held_out, journal, progress, len(data))
             going.start()
             going.train()
             return going.finish()
@@ -158,6 +178,7 @@ class _Run:
     held_out: Ids
     journal: log.RunLog
     progress: Progress
+    train_ids: int
 
     def start(self) -> None:
         """The log's first line."""
@@ -166,6 +187,9 @@ class _Run:
         parameters = parameter_count(self.trainer.model)
         seed, options = self.config.seed, self.config.to_dict()
         where = {"device": self.trainer.model.device, "dtype": self.trainer.model.dtype}
+        where["hardware"] = fingerprint.hardware(self.trainer.model.device)
+        code = self.folder / script.NAME
+        facts["code_sha256"] = sha256(code) if code.is_file() else None
         self.journal.write("start", step=step, **facts, **where, seed=seed, parameters=parameters, config=options)
         if step:
             self.progress.say(f"goes on after step {step}")
@@ -225,9 +249,24 @@ class _Run:
             load_seconds=loaded - packed,
             whole=whole,
             sliding=sliding,
+            made=self._made(artifact),
         )
         self.journal.write("end", reason="done", step=steps, **asdict(report))
         return report
+
+    def _made(self, artifact: Path) -> Made:
+        code = self.folder / script.NAME
+        size = weigh(code, artifact) if code.is_file() else None
+        return Made(
+            config_sha256=config_hash(self.config),
+            code_bytes=size.code_bytes if size else None,
+            code_sha256=sha256(code) if size else None,
+            artifact_sha256=sha256(artifact),
+            total_bytes=size.total_bytes if size else None,
+            train_ids=self.train_ids,
+            val_ids=len(self.held_out),
+            val_sha256=ids_sha256(self.held_out),
+        )
 
     def _facts(self, result: StepResult) -> dict[str, Any]:
         """The `step` line of the log: losses in nats, BPB of the batch, speed, and the time left."""

@@ -43,7 +43,6 @@ def train(source: str | None, overrides: Sequence[str], folder: Path | None, res
         got,
         name=name,
         blurb=f"{config.family}, {config.num_layers} layers of width {config.model_dim}, T = {config.seq_len}.",
-        seed=config.seed,
         command=shlex.join(words),
     )
     report.show(got, files)

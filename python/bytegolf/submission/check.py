@@ -1,0 +1,154 @@
+"""Why a set of runs may not be submitted: each reason by name, with the margin."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bytegolf.artifact import artifact_options
+from bytegolf.config import Config
+from bytegolf.submission import script
+from bytegolf.submission.fields import Submission, submission_of
+from bytegolf.submission.logged import Facts
+from bytegolf.submission.meter import LIMIT_S, RECORD_SEEDS, Size, sha256, weigh
+
+TRACKS = ("track_10min_16mb", "track_non_record_16mb")
+ARTIFACT, CONFIG, PAGE, FIELDS, REQUIREMENTS = (
+    "artifact.bg",
+    "config.toml",
+    "README.md",
+    "submission.json",
+    "requirements.txt",
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason: a name for programs, and what was found against what must be."""
+
+    name: str
+    text: str
+
+
+def rules(
+    runs: Sequence[Facts], track: str, seeds: Sequence[int] | None = None, unlimited_time: bool = False
+) -> list[Problem]:
+    """What the logs themselves show against the challenge's rules and against each other.
+
+    `seeds` names all that must be there; None means whichever are. `unlimited_time` lifts the limits of time on the
+    non-record track.
+    """
+    found = []
+    for run in runs:
+        who = f"seed {run.seed}"
+        if run.code_bytes is None:
+            found.append(Problem("no-code", f"{who}: made by a package without its sources, so no train_gpt.py exists"))
+        else:
+            size = Size(run.code_bytes, run.artifact_bytes)
+            if size.margin_bytes < 0:
+                text = (
+                    f"{who}: {size.code_bytes:,} code + {size.artifact_bytes:,} artifact = {size.total_bytes:,} bytes"
+                )
+                found.append(Problem("over-limit", f"{text}, {size.margin()}"))
+        if not unlimited_time:
+            for name, what, seconds in (
+                ("training", "training", run.train_s),
+                ("evaluation", "evaluation", run.eval_s),
+            ):
+                if seconds > LIMIT_S:
+                    text = f"{who}: {seconds:.3f} s of {what} are {seconds - LIMIT_S:.3f} s over {LIMIT_S:.0f} s"
+                    found.append(Problem(f"{name}-time", text))
+        found += coverage(run, run.val_ids - 1)
+        found += [Problem("log-disagrees", f"{who}: {text}") for text in run.disagreements]
+    return found + _together(runs, track, seeds)
+
+
+def coverage(run: Facts, targets: int) -> list[Problem]:
+    """Whether a run scored all `targets` of the validation shards."""
+    if run.targets == targets:
+        return []
+    share = 100 * run.targets / targets if targets else 0
+    text = f"{run.targets:,} targets scored of {targets:,} ({share:.2f} %), {targets - run.targets:,} missing"
+    return [Problem("partial-validation", f"seed {run.seed}: {text}")]
+
+
+def _together(runs: Sequence[Facts], track: str, seeds: Sequence[int] | None) -> list[Problem]:
+    found = []
+    counts = Counter(run.seed for run in runs)
+    for seed, count in sorted(counts.items()):
+        if count > 1:
+            names = ", ".join(str(run.log) for run in runs if run.seed == seed)
+            found.append(Problem("duplicate-seed", f"seed {seed} comes {count} times: {names}"))
+    for seed in seeds or ():
+        if seed not in counts:
+            found.append(Problem("missing-seed", f"seed {seed} has no run among those named"))
+    if track == TRACKS[0] and len(counts) < RECORD_SEEDS:
+        text = f"{len(counts)} of the {RECORD_SEEDS} seeds that {track} asks for"
+        found.append(Problem("missing-seed", text))
+    first = runs[0]
+    for run in runs[1:]:
+        pair = f"seeds {first.seed} and {run.seed}"
+        for text in differences(first, run):
+            found.append(Problem("different-configs", f"{pair}: {text}"))
+        if run.code_sha256 != first.code_sha256 and run.config_sha256 == first.config_sha256:
+            found.append(Problem("different-code", f"{pair} were made by different sources"))
+        if run.val_sha256 != first.val_sha256:
+            found.append(Problem("different-validation", f"{pair} were scored on different ids"))
+    return found
+
+
+def differences(one: Facts, other: Facts) -> list[str]:
+    """Options, data and arithmetic in which two runs differ, but for what a run chooses for itself."""
+    a, b = (script.recipe(run.config).splitlines() for run in (one, other))
+    found = [f"`{x}` and `{y}`" for x, y in zip(a, b, strict=True) if x != y]
+    for name in ("device", "dtype", "version", "train_ids"):
+        x, y = getattr(one, name), getattr(other, name)
+        if x != y:
+            found.append(f"{name} {x} and {y}")
+    return found
+
+
+def files(run: Facts, folder: Path) -> list[Problem]:
+    """What a run's folder holds against what its log says: sizes and hashes, seed, options, and the run's own report."""
+    found = []
+    pairs: list[tuple[str, object, object]] = []
+    lacking = [name for name in (ARTIFACT, CONFIG, script.NAME) if not (folder / name).is_file()]
+    if lacking:
+        return [Problem("log-disagrees", f"{folder} lacks {', '.join(lacking)}, of which its log tells")]
+    size = weigh(folder / script.NAME, folder / ARTIFACT)
+    pairs += [
+        ("bytes of code", run.code_bytes, size.code_bytes),
+        ("bytes of artifact", run.artifact_bytes, size.artifact_bytes),
+        ("bytes in all", run.total_bytes, size.total_bytes),
+        ("sha256 of code", run.code_sha256, sha256(folder / script.NAME)),
+        ("sha256 of artifact", run.artifact_sha256, sha256(folder / ARTIFACT)),
+    ]
+    config = Config.from_toml(folder / CONFIG)
+    pairs.append(("seed", run.seed, config.seed))
+    pairs += [("option", f"`{x}`", f"`{y}`") for x, y in _lines(run.config.text(), config.text())]
+    carried = script.read((folder / script.NAME).read_bytes(), str(folder / script.NAME)).config
+    pairs += [("option in train_gpt.py", f"`{x}`", f"`{y}`") for x, y in _lines(script.recipe(config), carried)]
+    options = artifact_options(folder / ARTIFACT)
+    pairs += [("option in the artifact", f"`{x}`", f"`{y}`") for x, y in _lines(config.text(["model"]), options)]
+    report = folder / FIELDS
+    if report.is_file():
+        said = Submission.model_validate_json(report.read_bytes())
+        again = submission_of([run], name=said.name, blurb=said.blurb, track=said.track, date=said.date)
+        pairs += [
+            (f"{field} of {FIELDS}", getattr(again, field), getattr(said, field))
+            for field in Submission.model_fields
+            if field != "seed_results"
+        ]
+    for what, logged, there in pairs:
+        if logged != there:
+            found.append(Problem("log-disagrees", f"seed {run.seed}: {what}: the log says {logged}, {folder} {there}"))
+    return found
+
+
+def _lines(one: str, other: str) -> Iterable[tuple[str, str]]:
+    a, b = one.splitlines(), other.splitlines()
+    length = max(len(a), len(b))
+    padded = zip(a + ["nothing"] * (length - len(a)), b + ["nothing"] * (length - len(b)), strict=True)
+    return [(x, y) for x, y in padded if x != y]
