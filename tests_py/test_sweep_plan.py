@@ -1,9 +1,11 @@
 """The sweep file and its runs: what is accepted, what is refused and with which words, and how runs are named."""
 
+from pathlib import Path
+
 import pytest
 
 from bytegolf.console import UserError
-from bytegolf.sweep.plan import plan
+from bytegolf.sweep.plan import choose, plan
 from bytegolf.sweep.spec import load_spec
 
 DATA = '[overrides]\ntrain_data = "data"\nval_data = "/data"\n'
@@ -123,3 +125,24 @@ def test_a_word_that_would_do_nothing_is_refused(tmp_path, word, table):
     with pytest.raises(UserError, match=word) as caught:
         load_spec(path, {word: "1"})
     assert table in str(caught.value)
+
+
+def test_groups_are_chosen_by_name_or_by_the_part_before_the_grid(tmp_path):
+    text = 'config = "demo"\nseeds = [0]\n' + DATA + "[groups.a]\n[groups.ab]\n[grid]\nmatrix_lr = [0.1, 0.2]\n"
+    runs = runs_of(tmp_path, text)
+    assert choose(runs, []) == set()
+    assert choose(runs, ["a"]) == {"a matrix_lr=0.1", "a matrix_lr=0.2"}
+    assert choose(runs, ["ab matrix_lr=0.2"]) == {"ab matrix_lr=0.2"}
+    with pytest.raises(UserError, match=r"--groups b: .*known: a matrix_lr=0.1"):
+        choose(runs, ["b"])
+
+
+RECORDS = Path(__file__).resolve().parents[1] / "records"
+
+
+@pytest.mark.parametrize("spec", sorted(RECORDS.glob("*/spec.toml")), ids=lambda path: path.parent.name)
+def test_sweep_files_that_are_kept_can_be_run(spec):
+    runs = plan(load_spec(spec, {"train_data": "/data", "val_data": "/data"}), spec)
+    assert len({run.name for run in runs}) == len(runs) >= 6
+    configs = [run.config.replace(seed=0).text() for run in runs]
+    assert len(set(configs)) == len({run.group for run in runs})

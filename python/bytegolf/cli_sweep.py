@@ -21,6 +21,7 @@ def sweep(
     out: Path | None = None,
     on: Literal["local", "slurm"] | None = None,
     jobs: int | None = None,
+    groups: str = "",
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
@@ -41,6 +42,8 @@ def sweep(
         Where to run, in place of the file's word.
     jobs
         Runs at once, in place of the file's number.
+    groups
+        Make the runs of these groups only, a,b,c.
     dry_run
         Show the runs and where they stand; start none.
     """
@@ -49,7 +52,16 @@ def sweep(
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs} is not at least 1")
-    return sweep_command(spec, split(overrides), out, on, jobs, dry_run, json)
+    return sweep_command(
+        spec,
+        split(overrides),
+        out,
+        on,
+        jobs,
+        [name.strip() for name in groups.split(",") if name.strip()],
+        dry_run,
+        json,
+    )
 
 
 @app.command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,9 +42,13 @@ class View(Protocol):
 class Board:
     """All runs of a sweep, in the order of the plan."""
 
-    def __init__(self, runs: Sequence[Run], out: Path) -> None:
-        """Looks at what the folders below `out` hold. UserError when another config made one."""
+    def __init__(self, runs: Sequence[Run], out: Path, groups: Collection[str] = ()) -> None:
+        """Looks at what the folders below `out` hold; only runs of `groups` are to be made, all when none is named.
+
+        UserError when another config made one of the folders.
+        """
         self.out = out
+        self._groups = set(groups) or {run.group for run in runs}
         self.entries = [Entry(run, out / run.name) for run in runs]
         self.view: View | None = None
         for entry in self.entries:
@@ -55,7 +59,8 @@ class Board:
 
     def open(self) -> list[Entry]:
         """The runs that are to be started or resumed."""
-        return [entry for entry in self.entries if entry.status in ("waiting", "interrupted")]
+        todo = ("waiting", "interrupted")
+        return [entry for entry in self.entries if entry.status in todo and entry.run.group in self._groups]
 
     def count(self) -> Counter[str]:
         """How many runs have each status."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from bytegolf import console
+from bytegolf._bytegolf import ShardSet
 from bytegolf.console import Stopped, UserError
 from bytegolf.interrupt import Interrupts
 from bytegolf.sweep.board import Board
 from bytegolf.sweep.local import LocalQueue, slots
-from bytegolf.sweep.plan import plan
+from bytegolf.sweep.plan import Run, choose, plan
 from bytegolf.sweep.results import CSV
 from bytegolf.sweep.show import SweepView, counts, show_results
 from bytegolf.sweep.slurm import SlurmQueue
@@ -28,6 +31,7 @@ def sweep_command(
     out: Path | None,
     on: Literal["local", "slurm"] | None,
     jobs: int | None,
+    groups: Sequence[str],
     dry_run: bool,
     json: bool,
 ) -> int:
@@ -38,12 +42,14 @@ def sweep_command(
     spec = load_spec(source, overrides)
     runs = plan(spec, source)
     out = out or Path("runs") / spec.name
-    board = Board(runs, out)
+    board = Board(runs, out, choose(runs, groups))
     if dry_run:
         _show(board, json)
         return 0
     made = slots(spec.local, runs, jobs) if (on or spec.on) == "local" else []
-    if not made:
+    if made:
+        _open_data(runs)
+    else:
         console.need("submitit", "sweep", "to run on Slurm")
     out.mkdir(parents=True, exist_ok=True)
     lock = _lock(out)
@@ -55,19 +61,32 @@ def sweep_command(
             queue = LocalQueue(board, made, spec.retries, lock)
         else:
             queue = SlurmQueue(board, spec.slurm, spec.name, spec.retries, jobs)
-        again = shlex.join(["bytegolf", "sweep", str(source), *_words(overrides), "--out", str(out)])
+        words = ["--groups", ",".join(groups)] if groups else []
+        again = shlex.join(["bytegolf", "sweep", str(source), *_words(overrides), "--out", str(out), *words])
         message = "interrupted: runs write their checkpoints; press Ctrl-C again to leave at once"
         with Interrupts(message if queue.ours else "leaving; jobs go on") as interrupts, SweepView() as view:
             board.view = view
             view.say(f"{out}: {counts(board)}")
             queue.run(interrupts)
         board.write()
-        if interrupts.asked and board.count()["done"] < len(runs):
+        if interrupts.asked and (board.open() or queue.jobs):
             raise Stopped(interrupts.status, f"{counts(board)}; {queue.farewell()}go on with: {again}")
     finally:
         os.close(lock)
     _show(board, json)
     return 1 if board.count()["failed"] else 0
+
+
+def _open_data(runs: Sequence[Run]) -> None:
+    """Opens the shards of every run once, so that a wrong path is told before the first run and not by each."""
+    for config in [run.config for run in runs]:
+        for where, split in ((config.train_data, "train"), (config.val_data, "val")):
+            _open(where, config.family, split)
+
+
+@functools.cache
+def _open(where: str, family: str, split: str) -> None:
+    ShardSet(where, family, split)
 
 
 def _show(board: Board, json: bool) -> None:

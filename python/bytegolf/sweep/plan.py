@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,21 @@ def plan(spec: Spec, source: Path) -> list[Run]:
             name = _slug(f"{group}-seed-{seed}")
             runs.append(Run(name, group, seed, made, {option: getattr(made, option) for option in names}))
     return _unique(runs)
+
+
+def choose(runs: Sequence[Run], names: Sequence[str]) -> set[str]:
+    """The groups that `names` mean: a group's whole name, or the part of it that [groups.NAME] gives.
+
+    UserError for a name that is no group's.
+    """
+    groups = list(dict.fromkeys(run.group for run in runs))
+    found: set[str] = set()
+    for name in names:
+        meant = [group for group in groups if group == name or group.startswith(f"{name} ")]
+        if not meant:
+            raise UserError(f"--groups {name}: no such group; known: {', '.join(groups)}")
+        found.update(meant)
+    return found
 
 
 def _base(spec: Spec, source: Path) -> Config:

@@ -34,7 +34,7 @@ class SlurmQueue:
         submitit = console.need("submitit", "sweep", "to run on Slurm")
         self.board, self.slurm, self.retries = board, slurm, retries
         self.ours = slurm.cluster == "local"
-        self._jobs: dict[str, Any] = {}
+        self.jobs: dict[str, Any] = {}
         self._since: dict[str, int] = {}
         self._missing: dict[str, float] = {}
         self._logs = board.out / LOGS
@@ -59,7 +59,7 @@ class SlurmQueue:
 
     def farewell(self) -> str:
         """Which jobs go on."""
-        numbers = " ".join(job.job_id for job in self._jobs.values())
+        numbers = " ".join(job.job_id for job in self.jobs.values())
         return "" if self.ours or not numbers else f"jobs go on (scancel {numbers} ends them); "
 
     def run(self, interrupts: Interrupts) -> None:
@@ -70,10 +70,10 @@ class SlurmQueue:
                 if self.ours:
                     self._cancel()
                 return
-            waiting = [entry for entry in self.board.open() if entry.run.name not in self._jobs]
+            waiting = [entry for entry in self.board.open() if entry.run.name not in self.jobs]
             if waiting:
                 self._submit(waiting)
-            if not self._jobs:
+            if not self.jobs:
                 return
             self._collect()
             self.board.beat()
@@ -87,7 +87,7 @@ class SlurmQueue:
         for entry in self.board.open():
             number = self._known.get(entry.run.name)
             if number is not None and number in there:
-                self._jobs[entry.run.name] = submitit.SlurmJob(self._logs, number)
+                self.jobs[entry.run.name] = submitit.SlurmJob(self._logs, number)
                 self.board.started(entry, f"job {number}", "queued")
 
     def _submit(self, entries: Sequence[Entry]) -> None:
@@ -103,17 +103,17 @@ class SlurmQueue:
         except Exception as error:  # submitit has its own kinds for what sbatch refuses
             raise UserError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from None
         for entry, submitted in zip(entries, made, strict=True):
-            self._jobs[entry.run.name] = submitted
+            self.jobs[entry.run.name] = submitted
             self._known[entry.run.name] = submitted.job_id
             self.board.started(entry, f"job {submitted.job_id}", "queued")
         text = json.dumps(self._known, indent=1) + "\n"
         (self.board.out / JOBS).write_text(text, encoding="utf-8")
 
     def _collect(self) -> None:
-        states = None if self.ours else _squeue([job.job_id for job in self._jobs.values()])
+        states = None if self.ours else _squeue([job.job_id for job in self.jobs.values()])
         now = time.monotonic()
         for entry in self.board.entries:
-            job = self._jobs.get(entry.run.name)
+            job = self.jobs.get(entry.run.name)
             if job is None:
                 continue
             # Not submitit's done(): it asks sacct, which many clusters lack, and speaks on standard output when that fails.
@@ -127,7 +127,7 @@ class SlurmQueue:
             elif not over:
                 entry.status = "running"
             if over:
-                del self._jobs[entry.run.name]
+                del self.jobs[entry.run.name]
                 self._missing.pop(entry.run.name, None)
                 if not self.ours:
                     job.cancel(check=False)  # one that Slurm has put into its queue again would meet the next attempt
@@ -136,7 +136,7 @@ class SlurmQueue:
     def _cancel(self) -> None:
         """Jobs that are processes of this machine end with us, each with a checkpoint."""
         for entry in self.board.entries:
-            job = self._jobs.pop(entry.run.name, None)
+            job = self.jobs.pop(entry.run.name, None)
             if job is not None:
                 job.cancel()
                 self._since.pop(entry.run.name, None)
