@@ -455,6 +455,7 @@ def test_a_script_trains_by_the_challenges_variables_and_its_run_can_be_submitte
     command = verify.lay_out(submitted, tmp_path)
     variables = {"DATA_PATH": str(place / "data"), "SEED": "5", "RUN_ID": "by hand", "MAX_WALLCLOCK_SECONDS": "0"}
     environment = os.environ | variables | {"BYTEGOLF_CACHE": str(tmp_path / "cache"), "RANK": "0", "WORLD_SIZE": "1"}
+    command.append("device=cpu")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "by hand"

@@ -79,12 +79,10 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def hardware(device: str) -> str:
-    """What computes, in words: the GPUs that this process sees, or the CPU."""
-    if device == "cuda":
-        names = [str(gpu["name"]) for gpu in _bytegolf.gpu_info()["gpus"]]
-        return ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names)))
-    return f"{cores()} cores of {cpu_facts()['model']}"
+def hardware(device: str, processes: int = 1) -> str:
+    """What computes, in words: one GPU a process, or the CPU."""
+    gpus = _bytegolf.gpu_info()["gpus"] if device.startswith("cuda") else []
+    return f"{processes} x {gpus[0]['name']}" if gpus else f"{cores()} cores of {cpu_facts()['model']}"
 
 
 def machine() -> dict[str, Any]:

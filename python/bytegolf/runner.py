@@ -112,7 +112,7 @@ def run(config: Config, folder: Path, *, resume: bool = False, what: str = "trai
     journal = log.RunLog(folder / log.NAME)
     try:
         with Progress(what) as progress:
-            going = _Run(config, folder, trainer, held_out, journal, progress, len(data))
+            going = _Run(config, folder, trainer, held_out, journal, progress)
             going.start()
             going.train()
             return going.finish()
@@ -178,7 +178,6 @@ class _Run:
     held_out: Ids
     journal: log.RunLog
     progress: Progress
-    train_ids: int
 
     def start(self) -> None:
         """The log's first line."""
@@ -263,7 +262,7 @@ class _Run:
             code_sha256=sha256(code) if size else None,
             artifact_sha256=sha256(artifact),
             total_bytes=size.total_bytes if size else None,
-            train_ids=self.train_ids,
+            train_ids=self.trainer.data_ids,
             val_ids=len(self.held_out),
             val_sha256=ids_sha256(self.held_out),
         )

@@ -144,6 +144,11 @@ class Trainer:
     step_count = steps_done
 
     @property
+    def data_ids(self) -> int:
+        """Ids that the training data holds; 0 without data."""
+        return len(self._data) if self._data is not None else 0
+
+    @property
     def bytes(self) -> int:
         """Bytes trained on so far."""
         return int(self._core.progress["bytes"])
@@ -199,8 +204,7 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         dtype = "float64" if self.model.dtype == "float64" else "float32"  # bfloat16 models keep float32 masters
-        data_ids = len(self._data) if self._data is not None else 0
-        return {"config": self.config.text(["model", "train"]), "dtype": dtype, "data_ids": data_ids}
+        return {"config": self.config.text(["model", "train"]), "dtype": dtype, "data_ids": self.data_ids}
 
 
 def _check_identity(folder: Path, facts: dict[str, Any], own: dict[str, Any]) -> None:

@@ -23,7 +23,8 @@ class Unfinished(ValueError):
 
 @dataclass(frozen=True)
 class Facts:
-    """One run by its log. Sizes in bytes, times in seconds; bpb, nats, bytes and targets are of the score of record."""
+    """One run by its log. Sizes in bytes, times in seconds; bpb, nats, bytes and targets are of the score of record.
+    eval_s: reading the artifact and every scoring of it."""
 
     log: Path
     log_sha256: str
@@ -88,7 +89,8 @@ def _facts(path: Path, lines: list[dict[str, Any]], starts: list[dict[str, Any]]
     facts = {
         "seed": start["seed"],
         "config": config,
-        **{name: start[name] for name in ("version", "commit", "hardware", "device", "dtype")},
+        **{name: start[name] for name in ("version", "commit", "hardware", "dtype")},
+        "device": start["device"].partition(":")[0],  # cuda:1 is as good as cuda:0
         **{name: end[name] for name in ("parameters", "steps", "train_bytes", "weights", "artifact_bytes")},
         "train_s": end["train_seconds"],
         "eval_s": eval_s,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bytegolf.config import Config
+from bytegolf.device import DTYPES
 from bytegolf.submission import bootstrap
 
 NAME = "train_gpt.py"
@@ -35,7 +36,7 @@ LEFT_OUT = (
     "python/bytegolf/submission/verify.py",
 )
 # Options that a run chooses for itself; all others must agree between the seeds of a submission.
-OWN = ("seed", "train_data", "val_data")
+OWN = ("seed", "train_data", "val_data", "device")
 # Literal context bits suit text; the archive has its own hashes, so LZMA's are left out.
 _FILTERS = [
     {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24, "lc": 4, "lp": 0, "pb": 0}
@@ -51,7 +52,12 @@ class Script:
 
 
 def recipe(config: Config) -> str:
-    """All options as TOML but those that a run chooses for itself: equal for all seeds of one submission."""
+    """All options as TOML but those that a run chooses for itself: equal for all seeds of one submission.
+
+    A dtype that is the device's usual one is "auto", as it may have been asked for.
+    """
+    if config.dtype == DTYPES.get(config.device, ("",))[0]:
+        config = config.replace(dtype="auto")
     lines = config.text().splitlines(keepends=True)
     return "".join(line for line in lines if line.split("=")[0].strip() not in OWN)
 
@@ -70,13 +76,14 @@ def keep(config: Config, folder: Path) -> Path | None:
 
 def own_script(config: Config) -> bytes | None:
     """The file that a run by `config` counts: the train_gpt.py it came from when that has the same options, else a new one."""
-    came_from = ROOT / NAME
+    came_from, wanted = ROOT / NAME, recipe(config)
     if came_from.is_file():
         text = came_from.read_bytes()
-        if read(text, str(came_from)).config == recipe(config):
+        found = read(text, str(came_from))
+        if found.config == wanted and not bootstrap.differing(found.files, ROOT):
             return text
     paths = source_paths(ROOT)
-    return assemble(recipe(config), {path: (ROOT / path).read_bytes() for path in paths}) if paths else None
+    return assemble(wanted, {path: (ROOT / path).read_bytes() for path in paths}) if paths else None
 
 
 def source_paths(root: Path) -> list[str]:

@@ -31,6 +31,8 @@ from bytegolf.submission.page import parts
 
 SAME_BPB = 1e-6  # where the score is computed on the same kind of device, in the same numbers
 OTHER_BPB = 2e-3  # elsewhere: bfloat16 and float32 round differently
+# Variables that would lead a child to other sources, or make it one of several processes.
+_OTHERS = ("PYTHONPATH", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "OMPI_", "PMI_", "PMIX_", "MPI_", "SLURM_")
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ class _Failed(Exception):
 
 
 def _call(command: list[str], place: Path) -> str:
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_OTHERS)}
     environment["BYTEGOLF_CACHE"] = str(place / "cache")
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
@@ -316,7 +318,7 @@ def _score(
     words = ["eval", str(folder.resolve() / ARTIFACT), str(Path(val_data).resolve()), "--json"]
     words += ["--window", str(run.window), "--stride", str(run.stride), "--device", device, "--dtype", dtype]
     got = json.loads(_call([*command, *words], place))
-    same = (got["device"], got["dtype"]) == (run.device, run.dtype)
+    same = (got["device"].partition(":")[0], got["dtype"]) == (run.device.partition(":")[0], run.dtype)
     bound = tolerance if tolerance is not None else SAME_BPB if same else OTHER_BPB
     off = abs(got["bpb"] - claimed)
     where = f"on {got['device']} in {got['dtype']}: {got['bpb']:.8f}, {off:.1e} away, {bound:.0e} allowed"
