@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bytegolf.device import why_no_gpu
-from bytegolf.parity import check_fixture
+from bytegolf.parity import check_fixture, pooled_checks
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[1] / ".." / "shared"))
 NAMES = [
@@ -40,6 +40,16 @@ def test_every_value_of_the_fixture_is_met(name: str, device: str, dtype: str) -
     assert checks, "a fixture without a check proves nothing"
     missed = [check for check in checks if not check.passed]
     assert not missed, "\n".join(map(str, missed))
+
+
+def test_the_median_gradient_in_bfloat16_is_close() -> None:
+    if unusable := why_no_gpu():
+        pytest.skip(f"needs a GPU: {unusable}")
+    paths = [SHARED / "fixtures" / f"{name}.npz" for name in NAMES if name.startswith("byte2")]
+    if not all(path.exists() for path in paths):
+        pytest.skip(f"no reference values at {SHARED / 'fixtures'}: set BYTEGOLF_SHARED to the folder above")
+    (check,) = pooled_checks([check_fixture(path, "bfloat16", "cuda") for path in paths], "bfloat16")
+    assert check.passed, check
 
 
 def test_no_fixture_is_forgotten() -> None:

@@ -21,7 +21,7 @@ void Bigram::reserve(Plan& plan, int64_t B, int64_t T) {
   plan.keep(buckets_, "bigram.buckets", {B * T}, DType::i32);
   plan.keep(rows_, "bigram.rows", {B, T, W});
   if (K > 1) plan.keep(means_, "bigram.means", {B, T / K, W});
-  plan.keep(out_, "bigram.out", {B * (T / K), config_.model_dim});
+  plan.scratch(out_, "bigram.out", {B * (T / K), config_.model_dim});
   plan.backward(drows_, "bigram.drows", {B, T, W});
   if (K > 1) plan.backward(dmeans_, "bigram.dmeans", {B, T / K, W});
 }
@@ -32,7 +32,12 @@ Tensor Bigram::forward(const Ctx& ctx, Tensor ids) {
               config_.bigram_vocab_size, buckets_);
   embedding_forward(ctx, buckets_, embed_.value, rows_.reshape({N, W}));
   if (K > 1) patch_mean_forward(ctx, rows_, K, means_);
-  linear_forward(ctx, (K > 1 ? means_ : rows_).reshape({N / K, W}), proj_.operand, out_);
+  return project(ctx);
+}
+
+Tensor Bigram::project(const Ctx& ctx) {
+  linear_forward(ctx, (config_.patch_size > 1 ? means_ : rows_).reshape({out_.dim(0), config_.bigram_dim}),
+                 proj_.operand, out_);
   return out_;
 }
 

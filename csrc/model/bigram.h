@@ -15,8 +15,10 @@ class Bigram {
   explicit Bigram(const Config& config) : config_(config) {}
   void declare(ParamTable& params);
   void reserve(Plan& plan, int64_t B, int64_t T);
-  /// ids (B,T) i32. Returns p (B*T/patch_size, D), kept until backward.
+  /// ids (B,T) i32. Returns p (B*T/patch_size, D), in scratch memory.
   Tensor forward(const Ctx& ctx, Tensor ids);
+  /// p again, in backward: making it costs less than keeping it.
+  Tensor project(const Ctx& ctx);
   void backward(const Ctx& ctx, Tensor dp);
 
  private:

@@ -26,7 +26,8 @@ void OutputStage::reserve(Plan& plan, int64_t B, int64_t T) {
   const int64_t V = config_.vocab_size(), D = config_.model_dim, K = config_.patch_size, N = B * T;
   plan.keep(normed_, "normed", {N / K, D});
   plan.keep(rstd_, "rstd", {N / K}, plan.full_dtype());
-  plan.keep(logits_, "logits", {N, V}, plan.full_dtype());
+  plan.scratch(logits_, "logits", {N, V},
+               plan.full_dtype());  // nothing uses scratch between forward and backward_logits
   plan.keep(lse_, "lse", {N}, plan.full_dtype());
   if (plan.dtype() != plan.full_dtype()) plan.backward(dlogits_, "dlogits", {N, V});
   if (patched()) {

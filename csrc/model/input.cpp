@@ -56,14 +56,14 @@ Tensor InputStage::forward(const Ctx& ctx, Tensor ids) {
   } else {
     embedding_forward(ctx, ids, tok_emb_.value, raw_);
   }
-  if (bigram_) features_ = bigram_->forward(ctx, ids);
-  if (bigram_ && bigram_before_norm_) scalar_add_forward(ctx, features_, bigram_scale_.value, raw_);
+  const Tensor features = bigram_ ? bigram_->forward(ctx, ids) : Tensor();
+  if (bigram_ && bigram_before_norm_) scalar_add_forward(ctx, features, bigram_scale_.value, raw_);
   rms_norm_forward(ctx, raw_, 1.0, config_.norm_eps, normed().reshape({N, D}), rstd_);
   if (config_.smear)
     smear_forward(ctx, normed_, gate_.value, out_);
   else if (normed().data() != out_.data())
     copy_tensor(ctx, normed_, out_);
-  if (bigram_ && !bigram_before_norm_) accumulate(ctx, features_, out_);
+  if (bigram_ && !bigram_before_norm_) accumulate(ctx, features, out_);
   return out_.reshape({N, D});
 }
 
@@ -77,7 +77,7 @@ void InputStage::backward(const Ctx& ctx, Tensor ids, Tensor dx0) {
   }
   rms_norm_backward(ctx, normed().reshape({N, D}), rstd_, 1.0, d, d, Write::set);
   if (bigram_ && bigram_before_norm_) {
-    scalar_add_backward(ctx, features_, bigram_scale_.value, d, dfeatures_, bigram_scale_.grad);
+    scalar_add_backward(ctx, bigram_->project(ctx), bigram_scale_.value, d, dfeatures_, bigram_scale_.grad);
     bigram_->backward(ctx, dfeatures_);
   }
   if (patched()) {

@@ -34,7 +34,7 @@ class InputStage {
   bool bigram_before_norm_;
   Param tok_emb_, patch_encoder_, bigram_scale_, gate_;
   Tensor bytes_, dbytes_, unfolded_, dunfolded_;
-  Tensor raw_, rstd_, normed_, out_, features_, dnormed_, dfeatures_;
+  Tensor raw_, rstd_, normed_, out_, dnormed_, dfeatures_;
 };
 
 }  // namespace bg
