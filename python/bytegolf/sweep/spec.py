@@ -80,7 +80,10 @@ class Slurm(_Table):
     """
 
     cluster: Literal["slurm", "local"] = "slurm"
-    time_min: Annotated[int, Field(ge=1)] = 60
+    time_min: Annotated[int, Field(ge=1)] = (
+        60  # limit of a job; 90 s before, its run writes a checkpoint and is queued again
+    )
+    requeues: Annotated[int, Field(ge=0)] = 3  # how often, for the time limit
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -88,11 +91,10 @@ class Slurm(_Table):
     gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     cpus_per_task: Annotated[int, Field(ge=1)] | None = None
     mem_gb: Annotated[float, Field(gt=0)] | None = None
-    jobs: Annotated[int, Field(ge=1)] = 256
-    requeues: Annotated[int, Field(ge=0)] = 3
-    setup: list[str] = []
+    jobs: Annotated[int, Field(ge=1)] = 256  # at once
+    setup: list[str] = []  # lines of shell before the run, such as "module load cuda"
     extra: dict[str, str | int | bool] = {}
-    poll_s: Annotated[float, Field(gt=0)] = 10.0
+    poll_s: Annotated[float, Field(gt=0)] = 10.0  # how often Slurm is asked
 
 
 class Spec(_Table):
