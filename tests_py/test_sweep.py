@@ -113,6 +113,7 @@ def test_all_runs_are_made_and_a_second_call_makes_none(place, tmp_path, capsys)
     for row in rows:
         assert (row["status"], row["error"], row["steps"]) == ("done", None, 4)
         assert all(isinstance(row[name], int | float) for name in FIGURES)
+        assert (out / row["folder"] / "checkpoints" / "latest").exists()
         end = read_log(out / row["folder"] / "log.jsonl")[-1]
         assert (row["bpb_sliding"], row["artifact_bytes"]) == (end["sliding"]["bpb"], end["artifact_bytes"])
     assert len({row["bpb_sliding"] for row in rows}) == 2
@@ -153,9 +154,11 @@ def test_a_failing_run_is_tried_again_and_told_with_its_last_words(place, tmp_pa
 
 def test_a_run_without_a_checkpoint_starts_over_and_keeps_its_log(place, tmp_path, capsys):
     spec, out = place(SPEC.replace("seeds = [0, 1]", "seeds = [0]")), tmp_path / "out"
+    spec.write_text("keep_checkpoints = false\n" + spec.read_text())
     (out / "base-seed-0").mkdir(parents=True)
     (out / "base-seed-0" / "log.jsonl").write_text('{"kind": "step", "step": 3}\n{"kind": "st')
     assert sweep(capsys, spec, "--out", out)[0] == 0
+    assert not (out / "base-seed-0" / "checkpoints").exists()
     assert (out / "base-seed-0" / "log.1.jsonl").read_text().startswith('{"kind": "step", "step": 3}')
     assert [line["step"] for line in read_log(out / "base-seed-0" / "log.jsonl") if line["kind"] == "step"] == [
         1,

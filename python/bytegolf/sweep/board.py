@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bytegolf import console
+from bytegolf.runner import CHECKPOINTS
 from bytegolf.sweep.folder import Pulse, Status, last_words, look, pulse
 from bytegolf.sweep.plan import Run
 from bytegolf.sweep.results import FIGURES, write_results
@@ -51,6 +53,7 @@ class Board:
         self._groups = set(groups) or {run.group for run in runs}
         self.entries = [Entry(run, out / run.name) for run in runs]
         self.view: View | None = None
+        self.keep_checkpoints = True
         for entry in self.entries:
             found = look(entry.folder, entry.run.config)
             entry.status, entry.figures = found.status, found.figures
@@ -85,6 +88,8 @@ class Board:
         entry.pulse = pulse(entry.folder)
         if found.status == "done":
             entry.status, entry.figures = "done", found.figures
+            if not self.keep_checkpoints:
+                shutil.rmtree(entry.folder / CHECKPOINTS, ignore_errors=True)
             name, score = entry.run.name, entry.figures["bpb_sliding"]
             size = f", {entry.figures['artifact_bytes']:,} bytes" if entry.figures["artifact_bytes"] is not None else ""
             self._say(f"{name}: done" + (f", {score:.4f} bpb{size}" if score is not None else ""))

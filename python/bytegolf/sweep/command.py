@@ -43,6 +43,7 @@ def sweep_command(
     runs = plan(spec, source)
     out = out or Path("runs") / spec.name
     board = Board(runs, out, choose(runs, groups))
+    board.keep_checkpoints = spec.keep_checkpoints
     if dry_run:
         _show(board, json)
         return 0

@@ -104,6 +104,7 @@ class Spec(_Table):
     config: str
     seeds: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
     retries: Annotated[int, Field(ge=0, strict=True)] = 1
+    keep_checkpoints: Annotated[bool, Field(strict=True)] = True
     on: Literal["local", "slurm"] = "local"
     overrides: Options = {}
     groups: dict[str, Options] = {}
