@@ -128,6 +128,7 @@ def test_the_folder_holds_all_that_is_asked(submitted):
     assert said["seeds"] == [1, 2, 3]
     scores = [said["seed_results"][str(seed)]["val_bpb"] for seed in (1, 2, 3)]
     assert said["val_bpb"] == pytest.approx(sum(scores) / 3)
+    assert "is timed on 8 H100; these runs were not made on them" in (submitted / "README.md").read_text()
     assert said["artifact_seed"] == 1 + scores.index(min(scores))
 
 
@@ -203,6 +204,7 @@ def test_over_600_seconds(place, tmp_path, capsys, name, what, key):
     assert " 1.3" in found[name]
     assert "over 600 s" in found[name]
     assert submit([run], tmp_path / "unlimited", "--unlimited-time") == 0
+    assert "for unlimited time" in next((tmp_path / "unlimited").glob("*/*/README.md")).read_text()
     assert bytegolf("verify", next((tmp_path / "unlimited").glob("*/*")), "--quick") == 0
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from bytegolf.config import Config
-from bytegolf.submission.check import ARTIFACT, CONFIG, FIELDS, REQUIREMENTS
+from bytegolf.submission.check import ARTIFACT, CONFIG, FIELDS, REQUIREMENTS, TRACKS
 from bytegolf.submission.fields import Statistics, Submission
 from bytegolf.submission.logged import Facts
 from bytegolf.submission.meter import LIMIT_BYTES, LIMIT_S
@@ -87,7 +88,18 @@ def _limits(submission: Submission, runs: Sequence[Facts]) -> list[str]:
         f"| training, s | {train:.3f} | {LIMIT_S:.0f} | {LIMIT_S - train:.3f} |",
         f"| evaluation, s | {evaluation:.3f} | {LIMIT_S:.0f} | {LIMIT_S - evaluation:.3f} |",
         f"| validation ids left out | {targets - scored:,} | 0 | {scored - targets:,} |",
+        *_remarks(submission),
     ]
+
+
+def _remarks(submission: Submission) -> list[str]:
+    """What a reader must know that no number of these tables says."""
+    remarks = []
+    if submission.track == TRACKS[0] and not re.search(r"\b8 x .*H100", submission.hardware):
+        remarks.append(f"{TRACKS[0]} is timed on 8 H100; these runs were not made on them.")
+    if max(submission.wallclock_seconds, submission.eval_time_seconds) > LIMIT_S:
+        remarks.append("This submission is for unlimited time.")
+    return ["", *remarks] if remarks else []
 
 
 def sentences(statistics: Statistics) -> list[str]:
