@@ -164,11 +164,11 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2; ++i) {
       mbarrier_init(shared_address(&shared.keys_full[i]), 1);
-      mbarrier_init(shared_address(&shared.keys_empty[i]), 4 * kWarpgroups);  // the consumers' warps
+      mbarrier_init(shared_address(&shared.keys_empty[i]), 128 * kWarpgroups);
     }
     for (int i = 0; i < kStages; ++i) {
       mbarrier_init(shared_address(&shared.full[i]), 33);  // the lanes of the producer, and its announcement
-      mbarrier_init(shared_address(&shared.empty[i]), 4 * kWarpgroups);
+      mbarrier_init(shared_address(&shared.empty[i]), 128 * kWarpgroups);  // every consumer: it reads plain memory too
     }
     fence_barrier_init();
   }
@@ -243,10 +243,7 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
     const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0) - 1, warp = threadIdx.x / 32 % 4;
     int own_key0 = 0, own_first = 0, own_end = 0;  // keys from own_key0 on take part in tiles own_first .. own_end - 1
     const auto wait_full = [&](uint32_t n) { mbarrier_wait(shared_address(&shared.full[stage_of(n)]), parity_of(n)); };
-    const auto release = [&](uint32_t n) {
-      __syncwarp();
-      if (lane == 0) mbarrier_arrive(shared_address(&shared.empty[stage_of(n)]));
-    };
+    const auto release = [&](uint32_t n) { mbarrier_arrive(shared_address(&shared.empty[stage_of(n)])); };
     const uint32_t q_at = tile_at(shared_address(shared.q[0])), dy_at = tile_at(shared_address(shared.dy[0]));
 
     LeftTile<(kInRegisters > 0)> k;
@@ -364,8 +361,7 @@ __global__ void __launch_bounds__(kThreads<kWarpgroups>, 1)
         }
         for (int tile = own_end; tile < end; ++tile, ++n) wait_full(n), release(n);
       }
-      __syncwarp();
-      if (lane == 0) mbarrier_arrive(shared_address(&shared.keys_empty[slot]));
+      mbarrier_arrive(shared_address(&shared.keys_empty[slot]));
       store_rows(dk_out, dk, kScale, b, g, own_key0, T, warp, lane);
       store_rows(dv_out, dv, 1.0f, b, g, own_key0, T, warp, lane);
     }
