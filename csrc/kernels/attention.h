@@ -14,9 +14,9 @@ namespace bg {
 /// q, y (B, T, H, d); k, v (B, T, G, d), H a multiple of G; lse (B, H, T) contiguous: natural logarithm of the sum of
 /// exponentials, kept for backward, float32 when the others are bfloat16. CPU: float32 or float64; CUDA: float32 or
 /// bfloat16. q, k, v, y may be strided views, the last dimension contiguous. window: positions, 0 = all. doc_start:
-/// (B, T) int32 contiguous, 0 <= doc_start[b,t] <= t, not decreasing along t, or empty. gain: (H), of lse's dtype, or empty; when given it
-/// promises |q[b,t,h]| <= |gain[h]| sqrt(d) and |k[b,s,g]| <= sqrt(d) up to rounding, as normed queries and keys have
-/// it: scores are then bounded, and a body may do without their running maximum.
+/// (B, T) int32 contiguous, 0 <= doc_start[b,t] <= t, not decreasing along t, or empty. gain: (H), of lse's dtype, or
+/// empty; when given it promises |q[b,t,h]| <= |gain[h]| sqrt(d) and |k[b,s,g]| <= sqrt(d) up to rounding, as normed
+/// queries and keys have it: scores are then bounded, and a body may do without their running maximum.
 ///
 /// A position's result does not depend, to the last bit, on T, on later positions or on the rest of the batch; time is
 /// proportional to the window, memory to T. Scratch: thread-local, grown once: copies of k and v on the calling thread.
