@@ -9,7 +9,7 @@ from bytegolf.cli import main
 from bytegolf.log import RunLog
 from bytegolf.sweep.results import FACTS, FIGURES, read_results, write_results
 
-pytest.importorskip("scipy")
+pytest.importorskip("scipy", reason="statistics come from scipy, extra [sweep]")
 PUBLISHED = "1.21456865,1.21197405,1.21744342,1.21660625"
 
 
@@ -69,7 +69,7 @@ def test_nats_are_bpb_times_ln_2_and_change_no_test(capsys):
 
 
 def test_groups_of_a_sweep_against_one_of_them(capsys, tmp_path):
-    scipy_stats = pytest.importorskip("scipy.stats")
+    scipy_stats = pytest.importorskip("scipy.stats", reason="what they are compared with")
     groups = {"full": [1.20, 1.21, 1.22], "off": [1.24, 1.26, 1.25, None], "broken": [None]}
     folder = write_sweep(tmp_path / "sweep", groups)
     status, out, err = report(capsys, folder, "--baseline", "off", "--threshold", 0, "--json")
@@ -111,7 +111,7 @@ def test_two_sweeps_keep_their_groups_apart(capsys, tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 @pytest.mark.parametrize("baseline", [None, "1.22", "off"])
 def test_a_plot_is_drawn(capsys, tmp_path, suffix, baseline):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="draws the plot, extra [plots]")
     folder = write_sweep(tmp_path / "sweep", {"full": [1.20, 1.21, 1.22], "off": [1.24]})
     words = [] if baseline is None else ["--baseline", baseline]
     status, _, _ = report(capsys, folder, *words, "--plot", tmp_path / f"p{suffix}", "--unit", "nats")
@@ -148,7 +148,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, arguments, words):
 
 
 def test_pandas_reads_the_results(tmp_path):
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="reads the results as users do")
     folder = write_sweep(tmp_path / "sweep", {"full": [1.2, None]})
     table = pandas.read_csv(folder / "results.csv")
     assert list(table.columns) == ["group", "seed", "num_layers", *FIGURES, *FACTS]

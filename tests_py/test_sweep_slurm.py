@@ -13,7 +13,7 @@ from test_sweep import SPEC, data, place, starts, sweep  # noqa: F401  (fixtures
 from bytegolf.log import read_log
 from bytegolf.sweep.results import read_results
 
-pytest.importorskip("submitit")
+pytest.importorskip("submitit", reason="talks to Slurm, extra [sweep]")
 
 
 def slurm_answers():

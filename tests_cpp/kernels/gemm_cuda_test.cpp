@@ -132,7 +132,7 @@ void compare(const Ctx& ctx, const Kind& kind, Way way, int64_t M, int64_t N, in
 }
 
 TEST(GemmCuda, EqualsTheFloat64ProductForOddShapesStridesTransposesAndScalings) {
-  if (const std::string why = gpu_info().unusable; !why.empty()) GTEST_SKIP() << why;
+  if (const std::string why = gpu_info().unusable; !why.empty()) GTEST_SKIP() << "needs a GPU: " << why;
   for (const CudaLibraryReport& r : cuda_library_report())
     std::printf("%s %s %s%s\n", r.name.c_str(), r.version.c_str(), r.path.c_str(), r.problem.c_str());
   const double scalings[][2] = {{1, 0}, {-0.5, 1}, {2, 0.25}};
@@ -152,7 +152,7 @@ TEST(GemmCuda, EqualsTheFloat64ProductForOddShapesStridesTransposesAndScalings) 
 }
 
 TEST(GemmCuda, ZeroBetaDoesNotReadTheOldContents) {
-  if (const std::string why = gpu_info().unusable; !why.empty()) GTEST_SKIP() << why;
+  if (const std::string why = gpu_info().unusable; !why.empty()) GTEST_SKIP() << "needs a GPU: " << why;
   for (const Kind& kind : kKinds) {
     const Ctx ctx = make_ctx(Device::cuda, kind.in, 1);
     for (int64_t n : {5, 64}) {
@@ -166,7 +166,7 @@ TEST(GemmCuda, ZeroBetaDoesNotReadTheOldContents) {
 }
 
 TEST(GemmCuda, LongSumsAddUpInFloat32) {
-  if (const std::string why = gpu_info().unusable; !why.empty()) GTEST_SKIP() << why;
+  if (const std::string why = gpu_info().unusable; !why.empty()) GTEST_SKIP() << "needs a GPU: " << why;
   const Ctx ctx = make_ctx(Device::cuda, DType::bf16, 2);
   // The shape of a weight gradient: the library may split the sum.
   for (const Kind& kind : kKinds)

@@ -150,7 +150,7 @@ const char* const kStateNames[] = {"values", "first moments", "second moments", 
 class FusedStepOnGpu : public testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string why = gpu_info().unusable; !why.empty()) GTEST_SKIP() << why;
+    if (const std::string why = gpu_info().unusable; !why.empty()) GTEST_SKIP() << "needs a GPU: " << why;
   }
 };
 
