@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <cstdint>
+#include <functional>
 #include <mutex>
 
 #include "base/check.h"
@@ -67,31 +69,62 @@ CudaLibrary open_cuda_library(std::initializer_list<const char*> sonames) {
   return found;
 }
 
+namespace {
+
+// Opened by the first call that succeeds, once a process.
+struct Once {
+  std::mutex mutex;
+  CudaLibrary library;
+  CudaLibrary open(std::initializer_list<const char*> sonames, const char* symbol) {
+    std::lock_guard lock(mutex);
+    if (library.handle != nullptr) return library;
+    library = open_cuda_library(sonames);
+    if (library.handle != nullptr) library.path = file_of(library.handle, symbol, library.path);
+    return library;
+  }
+};
+
+CudaLibraryReport describe(const char* name, const CudaLibrary& library, const char* version_symbol,
+                           const std::function<int(void*, int64_t&)>& ask) {
+  CudaLibraryReport row{name, library.path, "", "", true};
+  if (library.handle == nullptr) {
+    row.problem = "not found; tried: " + library.tried;
+    return row;
+  }
+  int64_t v = 0;
+  void* const symbol = dlsym(library.handle, version_symbol);
+  if (symbol == nullptr || ask(symbol, v) != 0)
+    row.problem = library.path + " does not answer " + version_symbol;
+  else
+    row.version = std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." + std::to_string(v % 100);
+  return row;
+}
+
+}  // namespace
+
 CudaLibrary open_cublas() {
-  static std::mutex mutex;
-  static CudaLibrary library;
-  std::lock_guard lock(mutex);
-  if (library.handle != nullptr) return library;
-  library = open_cuda_library({"libcublasLt.so.13", "libcublasLt.so.12"});
-  if (library.handle != nullptr) library.path = file_of(library.handle, "cublasLtGetVersion", library.path);
-  return library;
+  static Once once;
+  return once.open({"libcublasLt.so.13", "libcublasLt.so.12"}, "cublasLtGetVersion");
+}
+
+CudaLibrary open_nccl() {
+  static Once once;
+  return once.open({"libnccl.so.2"}, "ncclGetVersion");
 }
 
 std::vector<CudaLibraryReport> cuda_library_report() {
-  CudaLibraryReport cublas{"cuBLASLt", "", "", ""};
-  const CudaLibrary library = open_cublas();
-  if (library.handle == nullptr) {
-    cublas.problem = "not found; tried: " + library.tried;
-    return {cublas};
-  }
-  cublas.path = library.path;
-  if (const auto version = reinterpret_cast<size_t (*)()>(dlsym(library.handle, "cublasLtGetVersion"))) {
-    const size_t v = version();
-    cublas.version = std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." + std::to_string(v % 100);
-  } else {
-    cublas.problem = library.path + " has no cublasLtGetVersion";
-  }
-  return {cublas};
+  const auto cublas = describe("cuBLASLt", open_cublas(), "cublasLtGetVersion", [](void* symbol, int64_t& version) {
+    version = static_cast<int64_t>(reinterpret_cast<size_t (*)()>(symbol)());
+    return 0;
+  });
+  auto nccl = describe("NCCL", open_nccl(), "ncclGetVersion", [](void* symbol, int64_t& version) {
+    int found = 0;
+    const int status = reinterpret_cast<int (*)(int*)>(symbol)(&found);
+    version = found;
+    return status;
+  });
+  nccl.always = false;
+  return {cublas, nccl};
 }
 
 }  // namespace bg

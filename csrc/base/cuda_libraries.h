@@ -26,12 +26,16 @@ CudaLibrary open_cuda_library(std::initializer_list<const char*> sonames);
 /// cuBLASLt as matrix products use it: looked up by the first call that succeeds, once a process.
 CudaLibrary open_cublas();
 
+/// NCCL as ranks on several GPUs use it: looked up like cuBLASLt.
+CudaLibrary open_nccl();
+
 /// What `bytegolf doctor` says of the libraries that kernels call.
 struct CudaLibraryReport {
   std::string name;     // "cuBLASLt"
   std::string path;     // "" when there is none
   std::string version;  // "13.1.0"
   std::string problem;  // why it cannot be used; "" when it can
+  bool always = true;   // false: only runs on several GPUs need it
 };
 std::vector<CudaLibraryReport> cuda_library_report();
 

@@ -53,4 +53,15 @@ inline Device device_named(const std::string& name) {
   return name == "cuda" ? Device::cuda : Device::cpu;
 }
 
+/// A context from words: device "cpu", "cuda" or "cuda:1" (the GPU's number among the visible ones).
+inline Ctx ctx_named(const std::string& device, const std::string& dtype, int threads) {
+  const auto colon = device.find(':');
+  const std::string kind = device.substr(0, colon),
+                    number = colon == std::string::npos ? "0" : device.substr(colon + 1);
+  const bool is_number = !number.empty() && number.size() < 5 && number.find_first_not_of("0123456789") == number.npos;
+  BG_CHECK(is_number && (colon == std::string::npos || kind == "cuda"), "unknown device", device,
+           "; known: cpu, cuda, cuda:NUMBER");
+  return make_ctx(device_named(kind), dtype_named(dtype), threads, std::stoi(number));
+}
+
 }  // namespace bg::bindings

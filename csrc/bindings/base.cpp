@@ -56,11 +56,13 @@ void bind_base(py::module_& m) {
           row["path"] = library.path;
           row["version"] = library.version;
           row["problem"] = library.problem;
+          row["always"] = library.always;
           rows.append(row);
         }
         return rows;
       },
-      "One dict per library that CUDA kernels call: name, path, version, problem (why it cannot be used).");
+      "One dict per library that CUDA kernels call: name, path, version, problem (why it cannot be used), "
+      "always (false: only runs on several GPUs need it).");
 }
 
 }  // namespace bg::bindings

@@ -52,10 +52,8 @@ void load(Model& model, const py::dict& given) {
 
 std::shared_ptr<Model> make(const Config& config, const std::string& device, const std::string& dtype, uint64_t seed,
                             int threads) {
-  const Device where = device_named(device);
-  const DType how = dtype_named(dtype);
   const py::gil_scoped_release release;
-  return std::make_shared<Model>(config, make_ctx(where, how, threads), seed);
+  return std::make_shared<Model>(config, ctx_named(device, dtype, threads), seed);
 }
 
 }  // namespace
@@ -182,16 +180,20 @@ void bind_model(py::module_& m) {
     Evaluation evaluation;
   };
   py::class_<Scoring>(m, "Evaluation", "Scores a stream of ids a few windows at a time; see bytegolf.evaluate.")
-      .def(py::init([](std::shared_ptr<Model> model, const Ids& stream, int64_t window, int64_t stride) {
+      .def(py::init([](std::shared_ptr<Model> model, const Ids& stream, int64_t window, int64_t stride, int64_t part,
+                       int64_t parts) {
              BG_CHECK(stream.ndim() == 1, "a stream of ids has one dimension, got", stream.ndim());
              Model& ref = *model;
              return std::unique_ptr<Scoring>(
-                 new Scoring{std::move(model), stream, Evaluation(ref, span_of(stream), window, stride)});
+                 new Scoring{std::move(model), stream, Evaluation(ref, span_of(stream), window, stride, part, parts)});
            }),
-           py::arg("model"), py::arg("stream"), py::arg("window"), py::arg("stride"))
+           py::arg("model"), py::arg("stream"), py::arg("window"), py::arg("stride"), py::arg("part") = 0,
+           py::arg("parts") = 1)
       .def(
           "advance", [](Scoring& self) { return self.evaluation.advance(); }, py::call_guard<py::gil_scoped_release>())
-      .def_property_readonly("total", [](const Scoring& self) { return self.evaluation.targets(); })
+      .def_property_readonly("total",
+                             [](const Scoring& self) { return self.evaluation.last() - self.evaluation.first(); })
+      .def_property_readonly("first", [](const Scoring& self) { return self.evaluation.first(); })
       .def_property_readonly("targets", [](const Scoring& self) { return self.evaluation.score().targets; })
       .def_property_readonly("bytes", [](const Scoring& self) { return self.evaluation.score().bytes; })
       .def_property_readonly("nats", [](const Scoring& self) { return self.evaluation.score().nats; })

@@ -82,14 +82,19 @@ py::dict dict_of(const Progress& p) {
 }
 
 std::unique_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Model> model,
-                                      const std::optional<std::shared_ptr<ShardSet>>& data) {
+                                      const std::optional<std::shared_ptr<ShardSet>>& data,
+                                      const std::optional<std::shared_ptr<Comm>>& ranks) {
+  const std::shared_ptr<Comm> comm = ranks.value_or(nullptr);
   std::shared_ptr<Loader> loader;
   if (data) {
     BG_CHECK((*data)->vocab().family == config.family, "data of family", (*data)->vocab().family,
              "for a model of family", config.family);
-    loader = std::make_shared<Loader>(*data, LoaderOptions::of(config));
+    loader =
+        std::make_shared<Loader>(*data, LoaderOptions::of(config, comm ? comm->rank() : 0, comm ? comm->world() : 1));
   }
-  return std::make_unique<Trainer>(config, std::move(model), std::move(loader));
+  const py::gil_scoped_release release;  // ranks meet in there
+  return std::make_unique<Trainer>(config, std::move(model), std::move(loader), std::function<double()>(),
+                                   comm);
 }
 
 py::dict step_on(Trainer& self, const Ids& ids, const Ids& targets, int64_t micro_batches,
@@ -167,7 +172,7 @@ void load_state(Trainer& self, const py::dict& arrays, const Progress& progress)
 
 void bind_trainer(py::module_& m) {
   py::class_<Trainer>(m, "Trainer", "The training loop of the core; bytegolf.Trainer is its face.")
-      .def(py::init(&make_trainer), py::arg("config"), py::arg("model"), py::arg("data"),
+      .def(py::init(&make_trainer), py::arg("config"), py::arg("model"), py::arg("data"), py::arg("comm") = py::none(),
            "data: a ShardSet, or None for step_on alone. Takes the model's parameters over, without a copy.")
       .def(
           "step",
@@ -184,6 +189,46 @@ void bind_trainer(py::module_& m) {
       .def("step_on", &step_on, py::arg("ids"), py::arg("targets"), py::arg("micro_batches") = 1,
            py::arg("sigreg_directions") = py::none(),
            "One step on int32 ids and targets (B, T), B cut into micro_batches. Directions (latent, 256) or None.")
+      .def_property_readonly("marks", &Trainer::marks,
+                             "Grows with every piece of progress inside a step; any thread may ask.")
+      .def_property_readonly(
+          "clock",
+          [](const Trainer& self) {
+            const Clock c = self.clock();
+            return py::make_tuple(c.elapsed_s, c.mean_step_s, c.predicted_step_s);
+          },
+          "(elapsed_s, mean_step_s, predicted_step_s): what decides whether another step may begin.")
+      .def(
+          "agree",
+          [](Trainer& self, double elapsed_s, double mean_step_s, double predicted_step_s) {
+            self.agree({elapsed_s, mean_step_s, predicted_step_s});
+          },
+          py::arg("elapsed_s"), py::arg("mean_step_s"), py::arg("predicted_step_s"),
+          "The next step, and `done` before it, go by this clock: that of rank 0, on all ranks.")
+      .def(
+          "restore",
+          [](Trainer& self, int64_t step, int64_t snapshots, int64_t bytes, double elapsed_s, double first_step_s,
+             double longest_step_s) {
+            self.restore({step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s});
+          },
+          py::kw_only(), py::arg("step"), py::arg("snapshots"), py::arg("bytes"), py::arg("elapsed_s"),
+          py::arg("first_step_s"), py::arg("longest_step_s"),
+          "Goes on from this progress with the tensors as they are.")
+      .def("share_state", &Trainer::share_state, py::call_guard<py::gil_scoped_release>(),
+           "All ranks go on from rank 0's weights, moments and averages.")
+      .def(
+          "fingerprints",
+          [](const Trainer& self) {
+            std::vector<std::pair<std::string, uint64_t>> found;
+            {
+              const py::gil_scoped_release release;
+              found = self.fingerprints();
+            }
+            py::dict out;
+            for (const auto& [name, number] : found) out[py::str(name)] = number;
+            return out;
+          },
+          "Name of each tensor of state() -> a 64-bit number of its bits: equal on all ranks as long as they agree.")
       .def("pause", &Trainer::pause, "Stops the run's clock until the next step.")
       .def_property_readonly("done", &Trainer::done, "Whether no further step may begin.")
       .def_property_readonly(

@@ -66,6 +66,7 @@ struct Model::Impl {
   }
   Tensor part(int64_t i) const { return Tensor(static_cast<double*>(parts.data()) + i, {}, DType::f64, ctx.device); }
 
+  GradientsReady ready;
   bool directions_drawn = false;
   Tensor x0, x;  // of the last forward
   int64_t scored = 0;
@@ -191,7 +192,7 @@ struct Model::Impl {
     output.backward_norm(ctx, dx);
     if (jepa)
       jepa->backward(ctx, dx.reshape({ids.dim(0), ids.dim(1), config.model_dim}), jepa_losses, share, jepa_weight);
-    trunk.backward(ctx, x0, positions, dx);
+    trunk.backward(ctx, x0, positions, dx, ready);
     input.backward(ctx, ids, dx);
   }
 };
@@ -301,6 +302,10 @@ void Model::backward(double scale) {
 
 void Model::zero_gradients() {
   fill_zero(impl_->ctx, impl_->params.grads());
+}
+
+void Model::on_gradients(std::function<void(size_t first, size_t last)> ready) {
+  impl_->ready = std::move(ready);
 }
 
 std::string Model::print_plan() const {

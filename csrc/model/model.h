@@ -1,6 +1,7 @@
 // What a model is: parameters, one static plan of activations, forward, loss and backward of both published families.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -44,6 +45,9 @@ class Model {
   /// Adds scale * d total / d parameter of the last loss() to the gradients. Once per loss().
   void backward(double scale = 1.0);
   void zero_gradients();
+  /// `ready` is called from then on inside every backward pass, whenever the gradients of tensors first..last-1 (in
+  /// order of declaration) have got all that this pass adds to them; not of all tensors. Empty: nobody is told.
+  void on_gradients(std::function<void(size_t first, size_t last)> ready);
 
   // For steps that stay on the device (train/device_step.h): nothing is read back, nothing waits.
 

@@ -79,7 +79,11 @@ void Trunk::declare_skips(ParamTable& p) {
           Group::scalar, Codec::other);
 }
 void Trunk::declare_blocks(ParamTable& p) {
-  for (auto& block : blocks_) block->declare(p);
+  for (auto& block : blocks_) {
+    const size_t first = p.specs().size();
+    block->declare(p);
+    tensors_.emplace_back(first, p.specs().size());
+  }
 }
 
 void Trunk::reserve(Plan& plan, Dims dims) {
@@ -106,12 +110,13 @@ Tensor Trunk::forward(const Ctx& ctx, Tensor x0, const Positions& positions) {
   return x;
 }
 
-void Trunk::backward(const Ctx& ctx, Tensor x0, const Positions& positions, Tensor dx) {
+void Trunk::backward(const Ctx& ctx, Tensor x0, const Positions& positions, Tensor dx, const GradientsReady& ready) {
   const size_t E = outs_.size();
   fill_zero(ctx, dx0_);
   for (size_t i = blocks_.size(); i-- > 0;) {
     if (i < E) accumulate(ctx, dskips_[E - 1 - i], dx);
     blocks_[i]->backward(ctx, x0, positions, dx, dx0_);
+    if (ready) ready(tensors_[i].first, tensors_[i].second);
     if (i >= E && i - E < E) {
       const size_t j = i - E;
       dskips_[j] = blocks_[i]->spent();

@@ -1,11 +1,15 @@
 // The stack of blocks: encoder half, decoder half, and the skips between them.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "model/layer.h"
 
 namespace bg {
+
+/// Called in the middle of a backward pass: the gradients of tensors first..last-1, in order of declaration, are final.
+using GradientsReady = std::function<void(size_t first, size_t last)>;
 
 /// One block: x <- mix[0] x + mix[1] x0, then for each layer x <- x + scale * layer(s * rms(x)).
 class Block {
@@ -42,14 +46,16 @@ class Trunk {
   void declare_blocks(ParamTable& params);
   void reserve(Plan& plan, Dims dims);
   Tensor forward(const Ctx& ctx, Tensor x0, const Positions& positions);
-  /// dx: gradient of the output; afterwards that of x0, all its uses included.
-  void backward(const Ctx& ctx, Tensor x0, const Positions& positions, Tensor dx);
+  /// dx: gradient of the output; afterwards that of x0, all its uses included. `ready` (may be empty) is told of each
+  /// block's tensors behind its backward.
+  void backward(const Ctx& ctx, Tensor x0, const Positions& positions, Tensor dx, const GradientsReady& ready);
 
  private:
   const Config& config_;
   Param skip_weights_;
   std::vector<std::unique_ptr<Block>> blocks_;
-  std::vector<Tensor> outs_, joined_, dskips_;  // outs: encoders' outputs; joined: decoders' inputs
+  std::vector<std::pair<size_t, size_t>> tensors_;  // of each block, in order of declaration
+  std::vector<Tensor> outs_, joined_, dskips_;      // outs: encoders' outputs; joined: decoders' inputs
   Tensor dx0_;
 };
 

@@ -6,6 +6,7 @@
 
 #include "base/config.h"
 #include "base/ctx.h"
+#include "dist/comm.h"
 #include "tensor/params.h"
 #include "tensor/tensor.h"
 
@@ -28,8 +29,9 @@ class FusedStep {
 };
 
 /// Null on the CPU. `first`, `second`: arenas as Optimizer has them; ema: Averages::ema(), may be empty; ema_weight: 1
-/// - its decay. Keeps the addresses of all of them. After a step the table's operands equal its values, rounded.
+/// - its decay; comm: null, or the ranks that share out Muon's work. Keeps the addresses of all of them. After a step
+/// the table's operands equal its values, rounded.
 std::unique_ptr<FusedStep> make_fused_step(const Config& config, const Ctx& ctx, ParamTable& params, Tensor first,
-                                           Tensor second, Tensor ema, double ema_weight);
+                                           Tensor second, Tensor ema, double ema_weight, Comm* comm);
 
 }  // namespace bg

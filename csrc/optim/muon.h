@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/ctx.h"
+#include "dist/comm.h"
 #include "tensor/buffer.h"
 #include "tensor/params.h"
 
@@ -20,11 +21,16 @@ struct MuonStep {
   int64_t newton_schulz_steps = 5;
 };
 
+/// Which of `world` ranks makes which matrix orthogonal: its rank for each of `shapes` (rows, columns), so that all
+/// ranks have about the same arithmetic to do. Matrices of one shape are dealt out in turn.
+std::vector<int> share_out(const std::vector<std::pair<int64_t, int64_t>>& shapes, int64_t world);
+
 /// Moves all tensors of Group::matrix. A tensor of rank 3 or 4 counts as a matrix of its first dimension against the
-/// rest. Whole tensors are spread over the threads, largest first, each with its own scratch.
+/// rest. Whole tensors are spread over the threads, largest first, each with its own scratch. With `comm` (may be null)
+/// every rank makes its share orthogonal and gathers the others'; gradients must be equal on all ranks.
 class Muon {
  public:
-  Muon(const Ctx& ctx, const ParamTable& params);
+  Muon(const Ctx& ctx, const ParamTable& params, Comm* comm);
   /// `momentum` and `average` are arenas of the table's layout; `average` may be empty. Allocates nothing.
   void step(const MuonStep& how, const ParamTable& params, Tensor momentum, Tensor average);
 
@@ -32,15 +38,24 @@ class Muon {
   struct Matrix {
     const ParamSpec* spec;
     int64_t rows, cols;
+    bool own;
+    int64_t slot;  // element of updates_, where there are several ranks
+    int64_t numel() const { return rows * cols; }
   };
-  void move(const MuonStep& how, const Matrix& matrix, const ParamTable& params, Tensor momentum, Tensor average,
-            Tensor scratch) const;
+  /// Moves the momentum; u = the update, orthogonal where the matrix is this rank's own.
+  void direct(const MuonStep& how, const Matrix& matrix, const ParamTable& params, Tensor momentum, Tensor u,
+              Tensor scratch) const;
+  void apply(const MuonStep& how, const Matrix& matrix, const ParamTable& params, Tensor average, Tensor u) const;
+  void lay_out_updates();
+  Tensor updates() const;
 
   Ctx ctx_;
+  Comm* comm_;
   std::vector<Matrix> matrices_;  // largest first
   int64_t scratch_numel_ = 0;     // elements, per lane
   int64_t lanes_ = 0;             // matrices in the works at a time
-  Buffer scratch_;
+  Buffer scratch_, updates_;      // updates: of all matrices, rank by rank
+  int64_t share_numel_ = 0;       // elements of one rank's updates
 };
 
 }  // namespace bg

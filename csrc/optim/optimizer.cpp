@@ -32,7 +32,7 @@ AdamStep adam_step_of(const Config& config, const GroupRates& rates, int64_t ste
   return s;
 }
 
-Optimizer::Optimizer(const Config& config, const Ctx& ctx, ParamTable& params, const Averages* averages)
+Optimizer::Optimizer(const Config& config, const Ctx& ctx, ParamTable& params, const Averages* averages, Comm* comm)
     : config_(config), ctx_(ctx), params_(params) {
   BG_CHECK(params.range(Group::matrix).first == 0, "matrices must stand first in the arenas");
   for (Group group : {Group::table, Group::head, Group::scalar, Group::jepa})
@@ -43,16 +43,17 @@ Optimizer::Optimizer(const Config& config, const Ctx& ctx, ParamTable& params, c
   second_ = Buffer(static_cast<size_t>(params.arena_numel() - second_offset()) * element, ctx.device);
   partial_.resize(static_cast<size_t>(update_blocks(params.arena_numel())));
   if (ctx.device == Device::cpu) {
-    muon_.emplace(ctx, params);
+    muon_.emplace(ctx, params, comm);
     return;
   }
   if (averages != nullptr) ema_ = averages->ema();
   fused_ = make_fused_step(config, ctx, params, first_moments(), second_moments(), ema_,
-                           averages != nullptr ? averages->ema_weight() : 0);
+                           averages != nullptr ? averages->ema_weight() : 0, comm);
 }
 
-double Optimizer::gradient_norm() {
-  return bg::gradient_norm(ctx_, params_, partial_);
+double Optimizer::gradient_norm(bool refuse) {
+  return refuse ? bg::gradient_norm(ctx_, params_, partial_)
+                : std::sqrt(sum_of_squares(ctx_, params_.grads(), partial_));
 }
 
 void Optimizer::step(int64_t step, double norm, double lr_factor, double momentum, const Averages& averages) {

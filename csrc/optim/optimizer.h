@@ -8,6 +8,7 @@
 
 #include "base/config.h"
 #include "base/ctx.h"
+#include "dist/comm.h"
 #include "kernels/update.h"
 #include "optim/average.h"
 #include "optim/fused_step.h"
@@ -29,12 +30,14 @@ AdamStep adam_step_of(const Config& config, const GroupRates& rates, int64_t ste
 class Optimizer {
  public:
   /// Allocates all moments (zero); steps allocate nothing. Keeps the address of `params`, whose layout must not change.
-  /// On CUDA the averages that steps will move must be known here, unless the config keeps no EMA.
-  Optimizer(const Config& config, const Ctx& ctx, ParamTable& params, const Averages* averages = nullptr);
+  /// On CUDA the averages that steps will move must be known here, unless the config keeps no EMA. With `comm` (kept by
+  /// reference, may be null) gradients are equal on all ranks, which share out the work of Muon.
+  Optimizer(const Config& config, const Ctx& ctx, ParamTable& params, const Averages* averages = nullptr,
+            Comm* comm = nullptr);
 
-  /// Norm of the gradients before clipping. Throws NumericsError naming the tensor when it is not finite; nothing has
-  /// been changed then.
-  double gradient_norm();
+  /// Norm of the gradients before clipping. When it is not finite: NumericsError naming the tensor, unless `refuse` is
+  /// false.
+  double gradient_norm(bool refuse = true);
   /// Step number `step` (from 0) on gradients of norm `norm`, with step sizes times `lr_factor`. Moves `averages`' EMA.
   /// On CUDA it waits, and throws as gradient_norm() does.
   void step(int64_t step, double norm, double lr_factor, double momentum, const Averages& averages);

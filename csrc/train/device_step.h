@@ -1,16 +1,19 @@
-// One optimiser step as a device sees it: all micro-batches, losses, gradients, clipping and updates are put on its
-// stream, and only then does the host wait and read a handful of numbers.
+// One optimiser step as a device sees it: all micro-batches, losses, gradients, their sums over the ranks, clipping and
+// updates are put on its stream, and only then does the host wait and read a handful of numbers.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <tuple>
 #include <vector>
 
 #include "base/memory.h"
 #include "base/recording.h"
+#include "dist/buckets.h"
+#include "dist/comm.h"
 #include "model/model.h"
 #include "optim/optimizer.h"
 
@@ -20,8 +23,8 @@ namespace bg {
 /// then on. What changes between steps (ids, step sizes, the weight of the JEPA losses) is memory the launches read.
 class DeviceStep {
  public:
-  /// Keeps references; `optimizer` has a fused step.
-  DeviceStep(Model& model, Optimizer& optimizer);
+  /// Keeps references; `optimizer` has a fused step. comm: the ranks to work with, or null.
+  DeviceStep(Model& model, Optimizer& optimizer, std::shared_ptr<Comm> comm);
 
   struct MicroBatch {
     std::span<const int32_t> ids, targets;  // (B,T) each
@@ -32,23 +35,30 @@ class DeviceStep {
     double lr_factor = 1, momentum = 0, jepa_lambda = 0;
   };
   struct Result {
-    std::vector<Losses> losses;  // of each micro-batch
+    std::vector<Losses> losses;  // of each micro-batch of each rank
+    int64_t ids = 0, bytes = 0;  // targets scored on all ranks; those that stand for a byte
     double norm = 0;             // of the gradients before clipping; may be NaN or infinite
   };
-  /// fetch(i) gives micro-batch i; all have one shape. Throws NumericsError naming a loss that is not finite. Then, and
-  /// when the norm is not finite, no weight, moment or average has changed.
+  /// fetch(i) gives this rank's micro-batch i; all have one shape. Throws NumericsError naming a loss that is not
+  /// finite (and its rank). Then, and when the norm is not finite, no weight, moment or average has changed.
   Result run(const Sizes& sizes, int64_t micro_batches, const std::function<MicroBatch(int64_t)>& fetch);
 
  private:
   using Key = std::tuple<int64_t, bool, std::vector<int64_t>>;  // plan, JEPA losses, targets scored
   void enqueue(const Key& key, int64_t batch_ids);
+  // Numbers of one rank: the loss parts of its n micro-batches, their scored targets, its bytes.
+  static int64_t rank_numbers(int64_t n) { return n * (Model::kLossParts + 1) + 1; }
+  int64_t world() const { return comm_ ? comm_->world() : 1; }
+  int64_t rank() const { return comm_ ? comm_->rank() : 0; }
 
+  std::shared_ptr<Comm> comm_;  // outlives the recordings that use it
   Model& model_;
   Optimizer& optimizer_;
   Ctx ctx_;
-  Staging ids_;      // inputs, then targets, of each micro-batch
-  Staging numbers_;  // the JEPA weight going in, the loss parts coming out
-  Buffer jepa_weight_, loss_parts_;
+  std::unique_ptr<Buckets> buckets_;  // where there are several ranks
+  Staging ids_;                       // inputs, then targets, of each micro-batch
+  Staging numbers_;  // going in: the JEPA weight, this rank's counts; coming out: the numbers of all ranks
+  Buffer jepa_weight_, gathered_;
   std::map<Key, Recording> recordings_;  // empty ones: met once
 };
 

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "data/vocab.h"
+#include "kernels/fingerprint.h"
 #include "optim/clip.h"
 #include "tensor/transfer.h"
 
@@ -20,13 +22,14 @@ std::shared_ptr<Model> present(std::shared_ptr<Model> model) {
   return model;
 }
 
-// The first parameter that holds NaN or infinity, or "".
-std::string damaged_weight(const Ctx& ctx, const ParamTable& params) {
-  for (const ParamSpec& spec : params.specs()) {
-    const std::vector<double> values = download(ctx, spec.handle->value);
-    if (!std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); })) return spec.name;
+// The first tensor whose values (or gradients) hold NaN or infinity, in order of declaration; -1 when none does.
+int64_t damaged(const Ctx& ctx, const ParamTable& params, Tensor Param::*which) {
+  for (size_t i = 0; i < params.specs().size(); ++i) {
+    const std::vector<double> values = download(ctx, params.specs()[i].handle->*which);
+    if (!std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); }))
+      return static_cast<int64_t>(i);
   }
-  return "";
+  return -1;
 }
 
 void add(Losses& sum, const Losses& part, double weight) {
@@ -40,18 +43,29 @@ void add(Losses& sum, const Losses& part, double weight) {
 }  // namespace
 
 Trainer::Trainer(const Config& config, std::shared_ptr<Model> model, std::shared_ptr<Loader> loader,
-                 std::function<double()> now)
+                 std::function<double()> now, std::shared_ptr<Comm> comm)
     : config_(config),
+      comm_(comm && comm->world() > 1 ? std::move(comm) : nullptr),
       model_(present(std::move(model))),
       loader_(std::move(loader)),
       now_(now ? std::move(now) : steady_seconds),
       averages_(config, model_->ctx(), model_->params()),
-      optimizer_(config, model_->ctx(), model_->params(), &averages_) {
+      optimizer_(config, model_->ctx(), model_->params(), &averages_, comm_.get()) {
   config_.validate();
-  if (optimizer_.fused() != nullptr) device_step_ = std::make_unique<DeviceStep>(*model_, optimizer_);
+  if (optimizer_.fused() != nullptr)
+    device_step_ = std::make_unique<DeviceStep>(*model_, optimizer_, comm_);
+  else if (comm_)
+    buckets_ = std::make_unique<Buckets>(*comm_, model_->params());
   constexpr Section kModel[] = {Section::model};
   BG_CHECK(config_.text(kModel, false) == model_->config().text(kModel, false),
            "the model was made with other model options than the trainer's config");
+  BG_CHECK(!loader_ || (loader_->options().rank == (comm_ ? comm_->rank() : 0) && loader_->options().world == world()),
+           "the loader is that of rank", loader_->options().rank, "of", loader_->options().world);
+  share_state();
+}
+
+Trainer::~Trainer() {
+  model_->on_gradients({});
 }
 
 double Trainer::elapsed() const {
@@ -59,6 +73,7 @@ double Trainer::elapsed() const {
 }
 
 Clock Trainer::clock() const {
+  if (agreed_) return *agreed_;
   const double elapsed_s = elapsed();
   const double mean_s =
       progress_.step < 2 ? 0 : (elapsed_s - progress_.first_step_s) / static_cast<double>(progress_.step - 1);
@@ -81,31 +96,98 @@ void Trainer::count(std::span<const int32_t> targets, StepStats& stats) const {
   }
 }
 
+std::vector<double> Trainer::gather(std::span<const double> own) {
+  if (!comm_) return {own.begin(), own.end()};
+  const Ctx& ctx = model_->ctx();
+  const auto n = static_cast<int64_t>(own.size());
+  const Buffer memory(static_cast<size_t>(world() * n) * sizeof(double), ctx.device);
+  const Tensor all(memory.data(), {world() * n}, DType::f64, ctx.device);
+  upload(ctx, own, all.slice(0, comm_->rank() * n, (comm_->rank() + 1) * n));
+  comm_->all_gather(all);
+  comm_->join();
+  return download(ctx, all);
+}
+
 void Trainer::measure(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
                       std::span<const double> directions, StepStats& stats) {
-  const double share = 1.0 / static_cast<double>(micro_batches);
-  const auto counted = [&](int64_t micro) {
-    const DeviceStep::MicroBatch batch = fetch(micro);
-    count(batch.targets, stats);
-    return batch;
-  };
   if (device_step_) {
     model_->set_directions(directions);
-    const DeviceStep::Result result = device_step_->run(
-        {stats.step, stats.lr_factor, stats.muon_momentum, stats.jepa_lambda}, micro_batches, counted);
+    const DeviceStep::Result result =
+        device_step_->run({stats.step, stats.lr_factor, stats.muon_momentum, stats.jepa_lambda}, micro_batches, fetch);
+    const double share = 1.0 / static_cast<double>(result.losses.size());
     for (const Losses& losses : result.losses) add(stats.losses, losses, share);
+    stats.ids = result.ids, stats.bytes = result.bytes;
     stats.grad_norm = result.norm;
-    if (!std::isfinite(result.norm)) refuse_gradient(model_->ctx(), model_->params());
-    return;
+  } else {
+    measure_on_cpu(micro_batches, fetch, directions, stats);
   }
+  if (!std::isfinite(stats.grad_norm)) refuse(micro_batches, fetch, directions, stats.jepa_lambda);
+}
+
+void Trainer::measure_on_cpu(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
+                             std::span<const double> directions, StepStats& stats) {
+  const double share = 1.0 / static_cast<double>(micro_batches * world());
   model_->zero_gradients();
-  for (int64_t micro = 0; micro < micro_batches; ++micro) {
-    const DeviceStep::MicroBatch batch = counted(micro);
-    const Losses losses = model_->loss(batch.ids, batch.targets, batch.B, batch.T, stats.jepa_lambda, directions);
-    model_->backward(share);
-    add(stats.losses, losses, share);
+  try {
+    for (int64_t micro = 0; micro < micro_batches; ++micro) {
+      const DeviceStep::MicroBatch batch = fetch(micro);
+      count(batch.targets, stats);
+      const Losses losses = model_->loss(batch.ids, batch.targets, batch.B, batch.T, stats.jepa_lambda, directions);
+      if (buckets_ && micro == micro_batches - 1)
+        model_->on_gradients([this](size_t first, size_t last) { buckets_->ready(first, last); });
+      model_->backward(share);
+      add(stats.losses, losses, share);
+    }
+  } catch (const NumericsError&) {
+    if (!comm_) throw;
+    // The others wait for this rank's gradients: they get one that tells them.
+    const Tensor first = model_->params().grads().slice(0, 0, 1);
+    upload(model_->ctx(), std::vector<double>{std::numeric_limits<double>::quiet_NaN()}, first);
   }
-  stats.grad_norm = optimizer_.gradient_norm();
+  model_->on_gradients({});
+  if (buckets_) {
+    buckets_->finish();
+    const double own[] = {
+        stats.losses.ce,    stats.losses.jepa_pred,         stats.losses.jepa_sigreg,        stats.losses.latent,
+        stats.losses.total, static_cast<double>(stats.ids), static_cast<double>(stats.bytes)};
+    double sums[std::size(own)] = {};
+    const std::vector<double> all = gather(own);
+    for (size_t i = 0; i < all.size(); ++i) sums[i % std::size(own)] += all[i];
+    stats.losses = {sums[0], sums[1], sums[2], sums[3], sums[4]};
+    stats.ids = static_cast<int64_t>(sums[5]), stats.bytes = static_cast<int64_t>(sums[6]);
+  }
+  stats.grad_norm = optimizer_.gradient_norm(comm_ == nullptr);
+}
+
+void Trainer::refuse(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
+                     std::span<const double> directions, double lambda) {
+  const Ctx& ctx = model_->ctx();
+  ParamTable& params = model_->params();
+  if (!comm_) refuse_gradient(ctx, params);
+  // The sum has overwritten what each rank brought: computed again, alone.
+  std::string reason;
+  double culprit = -1;  // tensor; -2: a loss
+  try {
+    model_->zero_gradients();
+    for (int64_t micro = 0; micro < micro_batches; ++micro) {
+      const DeviceStep::MicroBatch batch = fetch(micro);
+      model_->loss(batch.ids, batch.targets, batch.B, batch.T, lambda, directions);
+      model_->backward(1.0 / static_cast<double>(micro_batches * world()));
+    }
+    culprit = static_cast<double>(damaged(ctx, params, &Param::grad));
+    if (culprit >= 0) refuse_gradient(ctx, params);
+  } catch (const NumericsError& error) {
+    if (culprit < 0) culprit = -2;
+    reason = error.what();
+  }
+  const std::vector<double> all = gather(std::vector<double>{culprit});
+  if (!reason.empty()) throw NumericsError("rank " + std::to_string(comm_->rank()) + ": " + reason);
+  for (size_t r = 0; r < all.size(); ++r) {
+    if (all[r] == -1) continue;
+    const std::string what = all[r] < 0 ? "a loss" : "gradient of " + params.specs()[static_cast<size_t>(all[r])].name;
+    throw NumericsError("rank " + std::to_string(r) + ": " + what + " is not finite");
+  }
+  throw NumericsError("the norm of the gradients' sum over all ranks overflows; each rank's own is finite");
 }
 
 StepStats Trainer::run(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
@@ -114,7 +196,10 @@ StepStats Trainer::run(int64_t micro_batches, const std::function<DeviceStep::Mi
   BG_CHECK(n < config_.iterations, "the run is over: all", config_.iterations, "iterations are done");
   if (n == 0) averages_.start(model_->params());  // the weights may have been loaded after construction
   if (!running_) started_ = now_(), running_ = true;
+  const double began_s = elapsed();
   const Clock clock = this->clock();
+  BG_CHECK(config_.train_budget_s <= 0 || !comm_ || agreed_,
+           "ranks with a budget must agree() on the clock of each step");
   BG_CHECK(config_.train_budget_s <= 0 || n == 0 || clock.elapsed_s < config_.train_budget_s,
            "the run is over: its budget is", config_.train_budget_s, "s, its clock stands at", clock.elapsed_s);
   StepStats stats;
@@ -122,19 +207,28 @@ StepStats Trainer::run(int64_t micro_batches, const std::function<DeviceStep::Mi
   stats.lr_factor = lr_factor(config_, n, clock);
   stats.muon_momentum = muon_momentum(config_, n);
   stats.jepa_lambda = jepa_lambda(config_, n, clock);
+  const auto marked = [&](int64_t micro) {
+    const DeviceStep::MicroBatch batch = fetch(micro);
+    ++marks_;
+    return batch;
+  };
+  ++marks_;
   try {
-    measure(micro_batches, fetch, directions, stats);
+    measure(micro_batches, marked, directions, stats);
   } catch (const NumericsError& error) {
-    const std::string culprit = damaged_weight(model_->ctx(), model_->params());
-    throw NumericsError(words("step", n, ":", error.what()) +
-                        (culprit.empty() ? "" : "; " + culprit + " holds it already"));
+    const int64_t culprit = damaged(model_->ctx(), model_->params(), &Param::value);
+    const std::string more =
+        culprit < 0 ? "" : "; " + model_->params().specs()[static_cast<size_t>(culprit)].name + " holds it already";
+    throw NumericsError(words("step", n, ":", error.what()) + more);
   }
   if (!device_step_) optimizer_.step(n, stats.grad_norm, stats.lr_factor, stats.muon_momentum, averages_);
   if (takes_snapshot(config_, n, clock)) averages_.snapshot(model_->params());
   ++progress_.step;
+  ++marks_;
   progress_.bytes += stats.bytes;
+  agreed_.reset();
   stats.elapsed_s = elapsed();
-  stats.seconds = stats.elapsed_s - clock.elapsed_s;
+  stats.seconds = stats.elapsed_s - began_s;
   times_.add(stats.seconds);
   if (n == 0) progress_.first_step_s = stats.elapsed_s;
   return stats;
@@ -188,6 +282,29 @@ std::vector<Trainer::StateTensor> Trainer::state() const {
     if (ema && spec.averaging == Averaging::on) out.push_back({"ema/" + spec.name, ParamTable::view(spec, ema)});
   for (const ParamSpec& spec : params.specs())
     if (swa && spec.averaging == Averaging::on) out.push_back({"swa/" + spec.name, ParamTable::view(spec, swa)});
+  return out;
+}
+
+void Trainer::share_state() {
+  if (!comm_) return;
+  const ParamTable& params = model_->params();
+  for (const Tensor& arena :
+       {params.values(), optimizer_.first_moments(), optimizer_.second_moments(), averages_.ema(), averages_.swa()})
+    if (arena && arena.numel() > 0) comm_->broadcast(arena);
+  comm_->join();
+  model_->params().refresh_operands(model_->ctx());
+  synchronise(model_->ctx());
+}
+
+std::vector<std::pair<std::string, uint64_t>> Trainer::fingerprints() const {
+  std::vector<Tensor> tensors;
+  std::vector<std::pair<std::string, uint64_t>> out;
+  for (const StateTensor& s : state()) {
+    tensors.push_back(s.tensor.reshape({s.tensor.numel()}));
+    out.emplace_back(s.name, 0);
+  }
+  const std::vector<uint64_t> found = bg::fingerprints(model_->ctx(), tensors);
+  for (size_t i = 0; i < out.size(); ++i) out[i].second = found[i];
   return out;
 }
 

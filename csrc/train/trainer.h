@@ -2,14 +2,18 @@
 // them, until the steps or the wall-clock budget are used up.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/config.h"
 #include "data/loader.h"
+#include "dist/buckets.h"
+#include "dist/comm.h"
 #include "model/model.h"
 #include "optim/average.h"
 #include "optim/optimizer.h"
@@ -18,7 +22,7 @@
 
 namespace bg {
 
-/// What one step did. Losses are means over its micro-batches, before the weights moved.
+/// What one step did. Losses are means over the micro-batches of all ranks, before the weights moved.
 struct StepStats {
   int64_t step = 0;      // its number, from 0
   Losses losses;         // nats
@@ -39,14 +43,19 @@ struct Progress {
   double longest_step_s = 0;  // of the recent ones: predicts the next
 };
 
+/// With several ranks every one has a trainer of its own, all make the same calls, and each step is theirs together:
+/// gradients are summed while backward runs, Muon's work is shared out, weights stay equal to the bit.
+///
 /// The run's clock starts with the first step after construction, restore() or pause(), and then counts all time, that
 /// between steps too: a budget covers whatever the caller does meanwhile, unless it calls pause().
 class Trainer {
  public:
   /// `now` gives seconds from any origin; by default the steady clock. `loader` may be null: step_on() only. The model
-  /// section of `config` must be the model's. Allocates everything that steps need but the model's plan.
+  /// section of `config` must be the model's. Allocates everything that steps need but the model's plan. comm: the
+  /// ranks to train with, or null; all begin with rank 0's weights.
   Trainer(const Config& config, std::shared_ptr<Model> model, std::shared_ptr<Loader> loader,
-          std::function<double()> now = {});
+          std::function<double()> now = {}, std::shared_ptr<Comm> comm = nullptr);
+  ~Trainer();
 
   /// The next step on the loader's batches. Throws InvalidArgument when the run is over, NumericsError naming step and
   /// tensor for NaN or infinity in loss or gradient: no weight, moment or average has changed then.
@@ -57,8 +66,15 @@ class Trainer {
                     int64_t micro_batches = 1, std::span<const double> directions = {});
   /// Whether no further step may begin.
   bool done() const;
+  /// What decides that, and the schedules by the clock.
+  Clock clock() const;
+  /// The next step, and done() before it, go by `clock` in place of the own one: that of rank 0, on all ranks.
+  void agree(const Clock& clock) { agreed_ = clock; }
   /// Stops the run's clock until the next step.
   void pause();
+
+  /// Grows with every piece of progress inside a step; any thread may ask.
+  int64_t marks() const { return marks_; }
 
   const Config& config() const { return config_; }
   Model& model() { return *model_; }
@@ -74,6 +90,10 @@ class Trainer {
   };
   std::vector<StateTensor> state() const;
   void restore(const Progress& progress);
+  /// All ranks go on from rank 0's tensors of state(); their progress is for the caller to restore().
+  void share_state();
+  /// Of each tensor of state(): see kernels/fingerprint.h.
+  std::vector<std::pair<std::string, uint64_t>> fingerprints() const;
   /// Throws InvalidArgument when restore() would refuse it.
   void check(const Progress& progress) const;
 
@@ -84,17 +104,29 @@ class Trainer {
   // Losses and gradient norm of the step; on a device the weights have moved then, on the CPU move() does it.
   void measure(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
                std::span<const double> directions, StepStats& stats);
+  // The same on the CPU, up to the gradients' norm.
+  void measure_on_cpu(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
+                      std::span<const double> directions, StepStats& stats);
+  // Throws NumericsError: whose gradient is not finite.
+  [[noreturn]] void refuse(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
+                           std::span<const double> directions, double lambda);
+  // `own` numbers of every rank, in host memory, rank by rank.
+  std::vector<double> gather(std::span<const double> own);
   void count(std::span<const int32_t> targets, StepStats& stats) const;
   double elapsed() const;
-  Clock clock() const;
+  int64_t world() const { return comm_ ? comm_->world() : 1; }
 
   Config config_;
+  std::shared_ptr<Comm> comm_;  // null: one rank
   std::shared_ptr<Model> model_;
   std::shared_ptr<Loader> loader_;
   std::function<double()> now_;
   Averages averages_;
   Optimizer optimizer_;
   std::unique_ptr<DeviceStep> device_step_;  // on CUDA
+  std::unique_ptr<Buckets> buckets_;         // on the CPU, where there are several ranks
+  std::optional<Clock> agreed_;
+  std::atomic<int64_t> marks_{0};
   StepTimes times_;
   Progress progress_;
   double started_ = 0;

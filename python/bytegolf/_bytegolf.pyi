@@ -10,9 +10,11 @@ __all__: list[str] = [
     "SHARD_HEADER_BYTES",
     "SHARD_MAGIC",
     "SHARD_VERSION",
+    "Comm",
     "Config",
     "Evaluation",
     "FormatError",
+    "Listener",
     "Loader",
     "Losses",
     "Model",
@@ -33,6 +35,8 @@ __all__: list[str] = [
     "gemm_libraries",
     "gpu_info",
     "machine_rates",
+    "nccl_comm",
+    "nccl_unique_id",
     "nearest_option",
     "newton_schulz",
     "option_table",
@@ -40,6 +44,7 @@ __all__: list[str] = [
     "read_artifact",
     "schedule",
     "shuffled",
+    "socket_comm",
     "vocab",
     "write_artifact",
     "zstd_version",
@@ -364,6 +369,16 @@ class Config:
         ratio; start of the learned gain on normed queries
         """
     @property
+    def rank_check_every(self) -> int:
+        """
+        steps; distance of checks that all ranks hold the same bits; 0 means none
+        """
+    @property
+    def rank_timeout_s(self) -> float:
+        """
+        seconds; a rank without progress for so long ends the run
+        """
+    @property
     def rope_base(self) -> float:
         """
         ratio; longest rotary wavelength over 2 pi
@@ -542,12 +557,16 @@ class Evaluation:
         stream: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32],
         window: int,
         stride: int,
+        part: int = 0,
+        parts: int = 1,
     ) -> None: ...
     def advance(self) -> bool: ...
     @property
     def bpb(self) -> float: ...
     @property
     def bytes(self) -> int: ...
+    @property
+    def first(self) -> int: ...
     @property
     def nats(self) -> float: ...
     @property
@@ -611,13 +630,41 @@ class Loader:
         (x, y), int32 (B, T), copies. Asked in order they are ready; any other place is a seek.
         """
 
+class Comm:
+    """
+    One rank's end of a group that sums gradients; see csrc/dist/comm.h.
+    """
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world(self) -> int: ...
+
+class Listener:
+    """
+    A TCP port of this process that other ranks connect to.
+    """
+    def __init__(self, host: str = "") -> None:
+        """
+        Binds a free port of `host`, or of all addresses of this machine. OSError when it cannot.
+        """
+    @property
+    def port(self) -> int: ...
+
 class Trainer:
     """
     The training loop of the core; bytegolf.Trainer is its face.
     """
-    def __init__(self, config: Config, model: Model, data: ShardSet | None) -> None:
+    def __init__(self, config: Config, model: Model, data: ShardSet | None, comm: Comm = None) -> None:
         """
         data: a ShardSet, or None for step_on alone. Takes the model's parameters over, without a copy.
+        """
+    def agree(self, elapsed_s: float, mean_step_s: float, predicted_step_s: float) -> None:
+        """
+        The next step, and `done` before it, go by this clock: that of rank 0, on all ranks.
+        """
+    def fingerprints(self) -> dict[str, typing.Any]:
+        """
+        Name of each tensor of state() -> a 64-bit number of its bits: equal on all ranks as long as they agree.
         """
     def load_state(
         self,
@@ -636,6 +683,16 @@ class Trainer:
     def pause(self) -> None:
         """
         Stops the run's clock until the next step.
+        """
+    def restore(
+        self, *, step: int, snapshots: int, bytes: int, elapsed_s: float, first_step_s: float, longest_step_s: float
+    ) -> None:
+        """
+        Goes on from this progress with the tensors as they are.
+        """
+    def share_state(self) -> None:
+        """
+        All ranks go on from rank 0's weights, moments and averages.
         """
     def state(self, prefix: str = "") -> dict[str, typing.Any]:
         """
@@ -656,9 +713,19 @@ class Trainer:
         One step on int32 ids and targets (B, T), B cut into micro_batches. Directions (latent, 256) or None.
         """
     @property
+    def clock(self) -> tuple[float, float, float]:
+        """
+        (elapsed_s, mean_step_s, predicted_step_s): what decides whether another step may begin.
+        """
+    @property
     def done(self) -> bool:
         """
         Whether no further step may begin.
+        """
+    @property
+    def marks(self) -> int:
+        """
+        Grows with every piece of progress inside a step; any thread may ask.
         """
     @property
     def progress(self) -> dict[str, typing.Any]:
@@ -700,7 +767,7 @@ def cpu_target() -> str:
 
 def cuda_library_report() -> list[typing.Any]:
     """
-    One dict per library that CUDA kernels call: name, path, version, problem (why it cannot be used).
+    One dict per library that CUDA kernels call: name, path, version, problem (why it cannot be used), always (false: only runs on several GPUs need it).
     """
 
 def dequantise_tensor(
@@ -733,6 +800,16 @@ def gpu_info() -> dict[str, typing.Any]:
 def machine_rates(budget_s: float = 0.5, threads: int = 0, library: str = "builtin") -> dict[str, typing.Any]:
     """
     gemm_flops (best float32 product, per second), gemm_flops_cpu (per second of CPU time) and copy_bytes (best copy, read plus written, per second).
+    """
+
+def nccl_comm(model: Model, rank: int, world: int, unique_id: bytes) -> Comm:
+    """
+    Connects the ranks of a run on GPUs, each on its model's; returns when all have called it.
+    """
+
+def nccl_unique_id() -> bytes:
+    """
+    A new NCCL id, made by rank 0. OSError where NCCL is not found.
     """
 
 def nearest_option(name: str) -> str: ...
@@ -783,6 +860,13 @@ def schedule(
 def shuffled(i: int, n: int, seed: int, epoch: int) -> int:
     """
     The i-th of n in the pseudo-random order of (seed, epoch).
+    """
+
+def socket_comm(
+    listener: Listener, rank: int, peers: collections.abc.Sequence[tuple[str, int]], key: str, timeout_s: float
+) -> Comm:
+    """
+    Connects the ranks of a CPU run: peers are (host, port) by rank, key is the same on all. OSError names the ranks that did not come.
     """
 
 def vocab(family: str) -> dict[str, typing.Any]:

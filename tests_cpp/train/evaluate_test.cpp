@@ -37,6 +37,32 @@ std::vector<double> naive(Model& model, const std::vector<int32_t>& stream, int6
   return nats;
 }
 
+TEST(Evaluation, PartsShareOutTheTargetsAndScoreThemLikeTheWhole) {
+  const Config config = tiny_config("byte260-jepa", "num_layers = 2");
+  auto model = random_model(config, DType::f64);
+  for (const int64_t length : {2, 13, 37, 50})
+    for (const auto& [window, stride] : {std::pair{12, 12}, {12, 5}, {12, 1}, {40, 40}})
+      for (const int64_t parts : {1, 2, 3, 60}) {
+        SCOPED_TRACE(words("length", length, "window", window, "stride", stride, "parts", parts));
+        const std::vector<int32_t> stream = stream_of(config, length);
+        Evaluation whole(*model, stream, window, stride);
+        while (whole.advance()) continue;
+        int64_t next = 0, bytes = 0;
+        for (int64_t part = 0; part < parts; ++part) {
+          Evaluation evaluation(*model, stream, window, stride, part, parts);
+          ASSERT_EQ(evaluation.first(), next);
+          next = evaluation.last();
+          while (evaluation.advance()) continue;
+          ASSERT_EQ(evaluation.score().targets, next - evaluation.first());
+          bytes += evaluation.score().bytes;
+          for (int64_t i = evaluation.first(); i < next; ++i) ASSERT_EQ(evaluation.nll()[i], whole.nll()[i]) << i;
+        }
+        EXPECT_EQ(next, length - 1);
+        EXPECT_EQ(bytes, whole.score().bytes);
+      }
+  EXPECT_THROW(Evaluation(*model, stream_of(config, 20), 12, 12, 2, 2), InvalidArgument);
+}
+
 TEST(Evaluation, ScoresEachTargetOnceAndLikeOneWindowAtATime) {
   for (const Config& config :
        {tiny_config("byte260-jepa", "num_layers = 2"), tiny_config("byte256", "num_layers = 1"),

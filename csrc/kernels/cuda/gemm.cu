@@ -18,7 +18,7 @@ namespace {
 
 // One product, or a batch of them; a stride of 0 between matrices is allowed.
 struct Product {
-  int64_t M, N, K, batch;
+  int64_t M, N, K, batch, planned;  // planned: the batch that the algorithm is chosen for
   const void *a, *b, *add;
   void* c;
   int64_t lda, ldb, ldadd, ldc;              // elements between rows
@@ -82,7 +82,7 @@ void multiply_plainly(const Ctx& ctx, const Product& p) {
 }
 
 // Everything that the choice of an algorithm may depend on.
-using Key = std::array<int64_t, 17>;
+using Key = std::array<int64_t, 18>;
 
 // The largest power of two, up to 256, that divides the address and, in a batch, the bytes between matrices.
 int64_t alignment(const void* p, int64_t next, int64_t batch, DType dtype) {
@@ -94,7 +94,7 @@ int64_t alignment(const void* p, int64_t next, int64_t batch, DType dtype) {
 Key key_of(const Product& p) {
   const int64_t flags = p.transpose_a | p.transpose_b << 1 | (p.in == DType::bf16) << 2 | (p.out == DType::bf16) << 3 |
                         (p.beta == 0) << 4 | (p.add == p.c) << 5;
-  const bool many = p.batch > 1;
+  const bool many = p.planned > 1;
   return {p.M,
           p.N,
           p.K,
@@ -108,10 +108,11 @@ Key key_of(const Product& p) {
           many * p.next_add,
           many * p.next_c,
           flags,
-          alignment(p.a, p.next_a, p.batch, p.in),
-          alignment(p.b, p.next_b, p.batch, p.in),
-          alignment(p.add, p.next_add, p.batch, p.out),
-          alignment(p.c, p.next_c, p.batch, p.out)};
+          alignment(p.a, p.next_a, p.planned, p.in),
+          alignment(p.b, p.next_b, p.planned, p.in),
+          alignment(p.add, p.next_add, p.planned, p.out),
+          alignment(p.c, p.next_c, p.planned, p.out),
+          p.planned};
 }
 
 cudaDataType_t library_type(DType dtype) {
@@ -130,6 +131,10 @@ class Layout {
     BG_CUBLAS(cublas().MatrixLayoutSetAttribute(layout_, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof(count)));
     BG_CUBLAS(
         cublas().MatrixLayoutSetAttribute(layout_, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &next, sizeof(next)));
+  }
+  void set_batch(int64_t batch) {
+    const auto count = static_cast<int32_t>(batch);
+    BG_CUBLAS(cublas().MatrixLayoutSetAttribute(layout_, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof(count)));
   }
   ~Layout() {
     if (layout_ != nullptr) cublas().MatrixLayoutDestroy(layout_);
@@ -192,10 +197,10 @@ void choose(const State& state, const Product& p, const Key& key, Plan& plan) {
   const cublasOperation_t second = p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
   BG_CUBLAS(lib.MatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof(first)));
   BG_CUBLAS(lib.MatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof(second)));
-  plan.a = Layout(p.in, p.transpose_a ? p.K : p.M, p.transpose_a ? p.M : p.K, p.lda, p.batch, p.next_a);
-  plan.b = Layout(p.in, p.transpose_b ? p.N : p.K, p.transpose_b ? p.K : p.N, p.ldb, p.batch, p.next_b);
-  plan.add = Layout(p.out, p.M, p.N, p.ldadd, p.batch, p.next_add);
-  plan.c = Layout(p.out, p.M, p.N, p.ldc, p.batch, p.next_c);
+  plan.a = Layout(p.in, p.transpose_a ? p.K : p.M, p.transpose_a ? p.M : p.K, p.lda, p.planned, p.next_a);
+  plan.b = Layout(p.in, p.transpose_b ? p.N : p.K, p.transpose_b ? p.K : p.N, p.ldb, p.planned, p.next_b);
+  plan.add = Layout(p.out, p.M, p.N, p.ldadd, p.planned, p.next_add);
+  plan.c = Layout(p.out, p.M, p.N, p.ldc, p.planned, p.next_c);
 
   Preference preference;
   preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, size_t{Context::kGemmWorkspaceBytes});
@@ -214,6 +219,8 @@ void choose(const State& state, const Product& p, const Key& key, Plan& plan) {
   if (results == 0 || result.state != CUBLAS_STATUS_SUCCESS) return;
   plan.algorithm = result.algo;
   plan.served = true;
+  if (p.batch != p.planned)
+    for (Layout* layout : {&plan.a, &plan.b, &plan.add, &plan.c}) layout->set_batch(p.batch);
 }
 
 void multiply(const Ctx& ctx, const Product& p) {
@@ -248,7 +255,7 @@ Product product(double alpha, const Tensor& a, Op op_a, const Tensor& b, Op op_b
   Product p{};
   p.transpose_a = op_a == Op::transpose, p.transpose_b = op_b == Op::transpose;
   p.M = c.dim(-2), p.N = c.dim(-1), p.K = a.dim(p.transpose_a ? -2 : -1);
-  p.batch = c.rank() == 3 ? c.dim(0) : 1;
+  p.batch = p.planned = c.rank() == 3 ? c.dim(0) : 1;
   // Without beta the library still wants a C: the result's own place.
   const Tensor& read = beta == 0 ? c : add;
   p.a = a.data(), p.b = b.data(), p.add = read.data(), p.c = c.data();
@@ -276,9 +283,12 @@ void gemm_symmetric(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, O
   multiply(ctx, product(alpha, a, op_a, b, op_b, beta, c, c));
 }
 
-void gemm_batched(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor add,
-                  Tensor c) {
-  if (c.numel() > 0) multiply(ctx, product(alpha, a, op_a, b, op_b, beta, add, c));
+void gemm_batched(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor add, Tensor c,
+                  int64_t planned) {
+  if (c.numel() == 0) return;
+  Product p = product(alpha, a, op_a, b, op_b, beta, add, c);
+  if (planned > 0) p.planned = planned;
+  multiply(ctx, p);
 }
 
 void gemm_plain(const Ctx& ctx, double alpha, Tensor a, Op op_a, Tensor b, Op op_b, double beta, Tensor add, Tensor c) {

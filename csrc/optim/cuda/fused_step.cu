@@ -4,7 +4,8 @@
 //   2. norm, clip factor, whether everything is finite             -> Verdict
 //   3. all matrices: Muon's momentum, u into the buffers of Newton-Schulz, squares of u by chunks
 //   4. all matrices: u / |u|
-//   5. for each shape: 5 iterations of 3 batched products
+//   5. for each shape: 5 iterations of 3 batched products; where there are several ranks each does its share of the
+//      matrices, and they gather the results
 //   6. all matrices: decayed step, average, operand
 //   7. everything else: Adam, average, operand
 // Arenas are cut into chunks that belong to one tensor (or one range); a block does a chunk. A step that must not
@@ -20,6 +21,7 @@
 #include "kernels/cuda/update.cuh"
 #include "optim/average.h"
 #include "optim/cuda/newton_schulz.cuh"
+#include "optim/muon.h"
 #include "optim/optimizer.h"
 
 namespace bg::cuda {
@@ -206,8 +208,8 @@ void cut(std::vector<Chunk>& chunks, int64_t at, int64_t x, int64_t n, int owner
 class Step final : public FusedStep {
  public:
   Step(const Config& config, const Ctx& ctx, ParamTable& params, Tensor first, Tensor second, Tensor ema,
-       double ema_weight)
-      : config_(config), ctx_(ctx), grads_(params.grads()), ema_weight_(ema_weight) {
+       double ema_weight, Comm* comm)
+      : config_(config), ctx_(ctx), comm_(comm), grads_(params.grads()), ema_weight_(ema_weight) {
     const int64_t second_offset = params.range(Group::matrix).second;
     arenas_ = {params.values().ptr<float>(),
                grads_.ptr<float>(),
@@ -259,9 +261,9 @@ class Step final : public FusedStep {
   }
 
  private:
-  // Matrices of one shape, side by side in the buffers of Newton-Schulz.
+  // Matrices of one shape that this rank makes orthogonal, side by side in the buffers of Newton-Schulz.
   struct Batch {
-    int64_t rows, cols, count, start;
+    int64_t rows, cols, count, start, of_all_ranks;
   };
 
   void lay_out_matrices(const ParamTable& params) {
@@ -271,28 +273,47 @@ class Step final : public FusedStep {
       BG_CHECK(spec.shape.rank() >= 2, "Muon moves matrices, but", spec.name, "has shape", spec.shape.str());
       shapes[{spec.shape[0], spec.shape.numel() / spec.shape[0]}].push_back(&spec);
     }
+    std::vector<std::pair<int64_t, int64_t>> all;
+    for (const auto& [shape, specs] : shapes) all.insert(all.end(), specs.size(), {shape[0], shape[1]});
+    const int64_t world = comm_ != nullptr ? comm_->world() : 1, own = comm_ != nullptr ? comm_->rank() : 0;
+    const std::vector<int> owner = share_out(all, world);
+    std::vector<int64_t> filled(static_cast<size_t>(world), 0);
+    for (size_t i = 0; i < all.size(); ++i)
+      filled[static_cast<size_t>(owner[i])] += padded(all[i].first * all[i].second);
+    const int64_t share = all.empty() ? 0 : *std::max_element(filled.begin(), filled.end());  // elements of a rank
+
+    // The buffers: rank by rank, in there shape by shape.
     std::vector<Chunk> chunks;
     std::vector<Matrix> matrices;
-    int64_t x = 0, squares = 0;
-    for (const auto& [shape, specs] : shapes) {
-      const auto [rows, cols] = shape;
-      const int64_t m = std::min(rows, cols), count = static_cast<int64_t>(specs.size());
-      batches_.push_back({rows, cols, count, x});
-      squares = std::max(squares, count * padded(m * m));
-      const double stretch = std::sqrt(std::max(1.0, static_cast<double>(rows) / static_cast<double>(cols)));
-      for (const ParamSpec* spec : specs) {
-        const auto first = static_cast<int>(chunks.size()), owner = static_cast<int>(matrices.size());
-        cut(chunks, spec->offset, x, rows * cols, owner, arenas_.ema && spec->averaging == Averaging::on);
-        matrices.push_back({first, static_cast<int>(chunks.size()) - first, stretch});
-        x += padded(rows * cols);
+    int64_t squares = 0;
+    for (int64_t rank = 0; rank < world; ++rank) {
+      int64_t x = rank * share;
+      size_t number = 0;
+      for (const auto& [shape, specs] : shapes) {
+        const auto [rows, cols] = shape;
+        const int64_t m = std::min(rows, cols), start = x;
+        const double stretch = std::sqrt(std::max(1.0, static_cast<double>(rows) / static_cast<double>(cols)));
+        int64_t count = 0;
+        for (const ParamSpec* spec : specs) {
+          if (owner[number++] != rank) continue;
+          const auto first = static_cast<int>(chunks.size()), index = static_cast<int>(matrices.size());
+          cut(chunks, spec->offset, x, rows * cols, index, arenas_.ema && spec->averaging == Averaging::on);
+          matrices.push_back({first, static_cast<int>(chunks.size()) - first, stretch});
+          x += padded(rows * cols);
+          ++count;
+        }
+        if (rank != own || count == 0) continue;
+        batches_.push_back({rows, cols, count, start, static_cast<int64_t>(specs.size())});
+        squares = std::max(squares, count * padded(m * m));
       }
     }
     matrix_chunks_ = Table<Chunk>(ctx_, chunks);
     matrices_ = Table<Matrix>(ctx_, matrices);
     matrix_partial_ = Table<double>(ctx_, std::vector<double>(chunks.size()));
     const size_t element = size_of(ctx_.dtype);
-    x_ = Buffer(static_cast<size_t>(x) * element, Device::cuda);
-    other_ = Buffer(static_cast<size_t>(x) * element, Device::cuda);
+    numel_ = world * share;
+    x_ = Buffer(static_cast<size_t>(numel_) * element, Device::cuda);
+    other_ = Buffer(static_cast<size_t>(numel_) * element, Device::cuda);
     a_ = Buffer(static_cast<size_t>(squares) * element, Device::cuda);
     s_ = Buffer(static_cast<size_t>(squares) * element, Device::cuda);
   }
@@ -324,17 +345,23 @@ class Step final : public FusedStep {
       const int64_t m = std::min(b.rows, b.cols);
       newton_schulz_iterate(ctx_, config_.newton_schulz_steps, matrices_of(x_, b.start, b.count, b.rows, b.cols),
                             matrices_of(other_, b.start, b.count, b.rows, b.cols), matrices_of(a_, 0, b.count, m, m),
-                            matrices_of(s_, 0, b.count, m, m));
+                            matrices_of(s_, 0, b.count, m, m), b.of_all_ranks);
     }
-    const X* const o = config_.newton_schulz_steps % 2 == 0 ? x : static_cast<X*>(other_.data());
-    BG_LAUNCH(decayed_kernel<X>, matrix_chunks_.size(), kThreads, 0, ctx_, matrix_chunks_.data(), matrices_.data(), o,
-              arenas_, numbers_.data(), verdict_.data());
+    X* const o = config_.newton_schulz_steps % 2 == 0 ? x : static_cast<X*>(other_.data());
+    if (comm_ != nullptr) {
+      comm_->all_gather(Tensor(o, {numel_}, ctx_.dtype, Device::cuda));
+      comm_->join();
+    }
+    BG_LAUNCH(decayed_kernel<X>, matrix_chunks_.size(), kThreads, 0, ctx_, matrix_chunks_.data(), matrices_.data(),
+              static_cast<const X*>(o), arenas_, numbers_.data(), verdict_.data());
   }
 
   const Config config_;
   Ctx ctx_;
+  Comm* comm_;
   Tensor grads_;
   double ema_weight_;
+  int64_t numel_ = 0;  // elements of the buffers of Newton-Schulz
   Arenas arenas_{};
   std::vector<Batch> batches_;
   Table<Chunk> matrix_chunks_, adam_chunks_;
@@ -349,8 +376,8 @@ class Step final : public FusedStep {
 }  // namespace
 
 void make_fused_step(const Config& config, const Ctx& ctx, ParamTable& params, Tensor first, Tensor second, Tensor ema,
-                     double ema_weight, std::unique_ptr<FusedStep>& out) {
-  out = std::make_unique<Step>(config, ctx, params, first, second, ema, ema_weight);
+                     double ema_weight, Comm* comm, std::unique_ptr<FusedStep>& out) {
+  out = std::make_unique<Step>(config, ctx, params, first, second, ema, ema_weight, comm);
 }
 
 }  // namespace bg::cuda

@@ -27,18 +27,19 @@ Tensor alone(Tensor matrix) {
 
 }  // namespace
 
-Tensor newton_schulz_iterate(const Ctx& ctx, int64_t steps, Tensor x, Tensor other, Tensor a, Tensor s) {
+Tensor newton_schulz_iterate(const Ctx& ctx, int64_t steps, Tensor x, Tensor other, Tensor a, Tensor s,
+                             int64_t planned) {
   const bool tall = x.dim(1) > x.dim(2);
   for (int64_t step = 0; step < steps; ++step) {
     if (tall)
-      gemm_batched(ctx, 1, x, Op::transpose, x, Op::none, 0, a, a);
+      gemm_batched(ctx, 1, x, Op::transpose, x, Op::none, 0, a, a, planned);
     else
-      gemm_batched(ctx, 1, x, Op::none, x, Op::transpose, 0, a, a);
-    gemm_batched(ctx, kNewtonSchulzC, a, Op::none, a, Op::none, kNewtonSchulzB, a, s);
+      gemm_batched(ctx, 1, x, Op::none, x, Op::transpose, 0, a, a, planned);
+    gemm_batched(ctx, kNewtonSchulzC, a, Op::none, a, Op::none, kNewtonSchulzB, a, s, planned);
     if (tall)
-      gemm_batched(ctx, 1, x, Op::none, s, Op::none, kNewtonSchulzA, x, other);
+      gemm_batched(ctx, 1, x, Op::none, s, Op::none, kNewtonSchulzA, x, other, planned);
     else
-      gemm_batched(ctx, 1, s, Op::none, x, Op::none, kNewtonSchulzA, x, other);
+      gemm_batched(ctx, 1, s, Op::none, x, Op::none, kNewtonSchulzA, x, other, planned);
     std::swap(x, other);
   }
   return x;
@@ -60,7 +61,7 @@ void newton_schulz(const Ctx& ctx, Tensor g, int64_t steps, Tensor scratch, Tens
   const unsigned blocks = static_cast<unsigned>(std::min<int64_t>(ceil_div(n, int64_t{1024}), 1024));
   BG_CUDA_FLOATS(g.dtype(), T,
                  BG_LAUNCH(normalise_kernel<T>, blocks, 256, 0, ctx, g.ptr<T>(), n, partial, partials, x.ptr<T>()));
-  newton_schulz_iterate(ctx, steps, alone(x), alone(next), a, s);
+  newton_schulz_iterate(ctx, steps, alone(x), alone(next), a, s, 1);
 }
 
 }  // namespace bg::cuda
