@@ -21,6 +21,7 @@ with_gpu = pytest.mark.skipif(bool(NO_GPU), reason=f"needs a GPU: {NO_GPU}")
         (("cuda", "float32"), ("cuda", "float32")),
         (("cpu", "auto"), ("cpu", "float32")),
         (("cpu", "float64"), ("cpu", "float64")),
+        (("cuda:1", "auto"), ("cuda:1", "bfloat16")),
     ],
 )
 def test_auto_is_the_gpu_in_bfloat16_where_there_is_one(monkeypatch, asked, got):
@@ -40,6 +41,9 @@ def test_auto_is_the_cpu_in_float32_where_there_is_none(monkeypatch):
     ("asked", "words"),
     [
         (("gpu", "auto"), "unknown device gpu; known: auto, cpu, cuda"),
+        (("cuda:", "auto"), "unknown device cuda:; known"),
+        (("cpu:1", "auto"), "unknown device cpu:1; known"),
+        (("cuda:-1", "auto"), "unknown device cuda:-1; known"),
         (("cpu", "float16"), "unknown dtype float16; known on cpu: auto, float32, float64"),
         (("cpu", "bfloat16"), "device cpu does not compute in bfloat16"),
         (("cuda", "float64"), "device cuda does not compute in float64"),
@@ -49,6 +53,17 @@ def test_words_that_mean_nothing_or_do_not_fit_are_refused_by_name(monkeypatch, 
     monkeypatch.setattr(device, "why_no_gpu", lambda: "")
     with pytest.raises(ValueError, match=words):
         device.resolve(*asked)
+
+
+def test_each_rank_of_a_host_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(device, "why_no_gpu", lambda: "")
+    monkeypatch.setattr(device._bytegolf, "gpu_info", lambda: {"gpus": [{}] * 2})
+    assert [device.of_rank("auto", rank) for rank in range(2)] == ["cuda:0", "cuda:1"]
+    assert device.of_rank("cpu", 5) == "cpu"
+    with pytest.raises(ValueError, match="local rank 2 has no GPU of its own: 2 are visible"):
+        device.of_rank("cuda", 2)
+    monkeypatch.setattr(device._bytegolf, "gpu_info", lambda: {"gpus": [{}]})
+    assert device.of_rank("cuda", 3) == "cuda:0", "its launcher shows each rank one GPU"
 
 
 @without_gpu
@@ -107,7 +122,13 @@ def test_doctor_shows_gpus_and_libraries(capsys, monkeypatch):
             {"name": "Tesla T4", "capability": "7.5", "total_bytes": 16_000_000_000},
         ],
         "libraries": [
-            {"name": "cuBLASLt", "path": "", "version": "", "problem": "not found; tried: libcublasLt.so.13"}
+            {
+                "name": "cuBLASLt",
+                "path": "",
+                "version": "",
+                "problem": "not found; tried: libcublasLt.so.13",
+                "always": True,
+            }
         ],
     }
     monkeypatch.setattr(doctor, "cuda", lambda: facts)

@@ -84,7 +84,17 @@ def _row(group: str, what: str, seconds: list[float]) -> Row:
     return {"group": group, "what": what, "seconds": seconds, "memory_bytes": 0.0, **blank}
 
 
-EXTRA: dict[str, Callable[[str, str, int, int], list[Row]]] = {"start": _start, "sliding": _sliding}
+def _scaling(device: str, dtype: str, rows: int, length: int) -> list[Row]:
+    from bytegolf.bench_ranks import scaling
+
+    return scaling(device, dtype, rows, length)
+
+
+EXTRA: dict[str, Callable[[str, str, int, int], list[Row]]] = {
+    "start": _start,
+    "sliding": _sliding,
+    "scaling": _scaling,
+}
 
 
 def names() -> list[str]:

@@ -87,6 +87,38 @@ def train(
     go(config, overrides, run, resume)
 
 
+@app.command(usage="Usage: bytegolf launch [--gpus N | --ranks N] CONFIG [name=value ...] [--run FOLDER] [--resume]")
+def launch(
+    config: str | None = None,
+    /,
+    *overrides: str,
+    gpus: int | None = None,
+    ranks: int | None = None,
+    run: Run = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Train on several GPUs of this host: `bytegolf train` in one process each, which end together.
+
+    Under torchrun, srun or mpirun no launch is needed: there `bytegolf train` finds its rank itself.
+
+    Parameters
+    ----------
+    config
+        TOML file, or a preset's name, as for `train`.
+    overrides
+        Options to change, as name=value. train_batch_ids is that of all ranks together.
+    gpus
+        How many GPUs; by default all that are visible.
+    ranks
+        How many processes, when they compute on the CPU; they share out its cores.
+    resume
+        Go on from the newest checkpoint of --run, whatever the number of ranks that wrote it.
+    """
+    from bytegolf.launch import launch_training
+
+    return launch_training(config, overrides, gpus, ranks, run, resume)
+
+
 @app.command
 def eval(
     artifact: Path,
@@ -273,7 +305,7 @@ def bench(
     ----------
     ops
         What to measure, all when none is named: gemm, attention_forward, attention_backward, newton_schulz, adam, step, codec; on
-        cuda gemm, attention, elementwise, optimiser, model, step, start, sliding.
+        cuda gemm, attention, elementwise, optimiser, model, step, start, sliding, scaling (several GPUs).
     device
         cpu: float32 at B = 2, T = 1024. cuda: at the sizes of training, 12 rows of 4096 ids.
     threads

@@ -43,6 +43,7 @@ def run_demo(folder: Path, *, seconds: float, seed: int, overrides: dict[str, st
     usual = {"train_data": where, "val_data": where, "train_budget_s": float(seconds), "seed": seed, "log_every": 1}
     config = config.replace(**usual | overrides)
     got = runner.run(config, folder, what="demo")
+    assert got is not None  # no other ranks
     say("compressing the held-out text with zstd -19 and xz -9e")
     compressed = compressor_bpb(held_out)
     rivals = tuple(report.Rival(name, compressed[name]) for name in RIVALS if name in compressed)

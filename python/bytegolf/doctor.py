@@ -40,7 +40,6 @@ def examine() -> dict[str, Any]:
         "gemm": gemm_libraries(),
         "zstd": {"live": True, "version": _bytegolf.zstd_version()},
         "cuda": cuda(),
-        "nccl": {"live": False, "why": "this version trains on one GPU"},
         "packages": [
             {
                 "name": name,
@@ -99,9 +98,8 @@ def show(found: dict[str, Any]) -> None:
         details = f"{one['name']}, compute capability {one['capability']}, {console.size(one['total_bytes'])}"
         rows.add_row(f"gpu {index}", yes if usable else no, details)
     for library in gpu["libraries"]:
-        version = f"{library['version']}, {library['path']}"
+        version = f"{library['version']}, {library['path']}" + ("" if library["always"] else "; for several GPUs")
         rows.add_row(f"cuda: {library['name']}", no if library["problem"] else yes, library["problem"] or version)
-    rows.add_row("nccl", no, found["nccl"]["why"])
     for package in found["packages"]:
         live = package["version"] is not None
         hint = package["version"] if live else f"pip install 'bytegolf\\[{package['extra']}]'"

@@ -2,7 +2,7 @@
 
 Every line has `kind` and `time` (seconds since 1970, UTC). Kinds:
 
-start       version, commit, machine, hardware, device, dtype, seed, config, code_sha256 (of train_gpt.py), parameters, step (0, or
+start       version, commit, machine, hardware, device, dtype, world_size (ranks), seed, config, code_sha256 (of train_gpt.py), parameters, step (0, or
             where a resumed run goes on)
 step        step, losses in nats, bpb (of the batch), grad_norm, lr_factor, bytes (read so far), bytes_per_s, elapsed_s, left_s
 val         step, weights, window, stride, bpb, nats, bytes, targets, seconds; `from` is "memory" or "artifact"
@@ -44,6 +44,16 @@ class RunLog:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+class NoLog:
+    """What ranks other than the first write into."""
+
+    def write(self, kind: str, **facts: Any) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def _plain(value: Any) -> Any:

@@ -18,15 +18,16 @@ PLAIN_EVERY_S = 10.0
 class Progress:
     """Shows `update`s and `say`s on standard error; a context manager."""
 
-    def __init__(self, what: str) -> None:
-        """`what` names the work, e.g. "train"."""
+    def __init__(self, what: str, quiet: bool = False) -> None:
+        """`what` names the work, e.g. "train"; `quiet` shows nothing."""
         self._what = what
+        self._quiet = quiet
         self._console = console.stderr()
         self._live: RichProgress | None = None
         self._last = -PLAIN_EVERY_S
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._quiet:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress
 
@@ -67,4 +68,5 @@ class Progress:
         self._print(text)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        if not self._quiet:
+            self._console.print(text, markup=False)

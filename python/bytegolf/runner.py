@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ from bytegolf._bytegolf import ShardSet
 from bytegolf.artifact import load, pack
 from bytegolf.config import Config
 from bytegolf.console import Stopped, UserError
+from bytegolf.device import of_rank
+from bytegolf.dist.group import Group
 from bytegolf.interrupt import Interrupts
 from bytegolf.model import Model
 from bytegolf.progress import Progress
@@ -88,8 +91,11 @@ class Report:
     made: Made
 
 
-def run(config: Config, folder: Path, *, resume: bool = False, what: str = "train") -> Report:
-    """Trains by `config` into `folder`, packs and scores.
+def run(
+    config: Config, folder: Path, *, resume: bool = False, what: str = "train", group: Group | None = None
+) -> Report | None:
+    """Trains by `config` into `folder`, packs and scores. With `group` all ranks call it; rank 0 alone writes into the folder and
+    returns the report, the others None.
 
     With `resume` the folder's newest checkpoint is the start. Raises UserError for a folder in use or for missing data,
     Stopped after Ctrl-C, NumericsError naming the tensor when a loss or gradient is not finite; what core or disk
@@ -98,21 +104,26 @@ def run(config: Config, folder: Path, *, resume: bool = False, what: str = "trai
     for name in ("train_data", "val_data"):
         if not config.get(name).strip('"'):
             raise UserError(f"option {name} is empty: name a shard folder, file or glob (see `bytegolf data --help`)")
+    device = config.device if group is None else of_rank(config.device, group.ranks.local_rank)
     held_out = read_stream(config.val_data, config.family)
-    if not resume and (folder / log.NAME).exists():
+    first = group is None or group.rank == 0
+    if first and not resume and (folder / log.NAME).exists():
         raise UserError(f"{folder} holds a run already; go on with --resume, or choose another folder with --run")
     data = ShardSet(config.train_data, config.family, "train")
-    trainer = Trainer(config, data, device=config.device, dtype=config.dtype, seed=config.seed)
+    trainer = Trainer(config, data, device=device, dtype=config.dtype, seed=config.seed, group=group)
     if resume:
         trainer.resume(folder / CHECKPOINTS)
-    else:
+    elif first:
         folder.mkdir(parents=True, exist_ok=True)
         config.to_toml(folder / "config.toml")
-    script.keep(config, folder)
-    journal = log.RunLog(folder / log.NAME)
+    if first:
+        script.keep(config, folder)
+    journal = log.RunLog(folder / log.NAME) if first else log.NoLog()
+    if group is not None:
+        group.on_failure(lambda words: journal.write("end", reason=words, step=trainer.steps_done))
     try:
-        with Progress(what) as progress:
-            going = _Run(config, folder, trainer, held_out, journal, progress)
+        with Progress(what, quiet=not first) as progress:
+            going = _Run(config, folder, device, trainer, held_out, journal, progress, group)
             going.start()
             going.train()
             return going.finish()
@@ -135,15 +146,21 @@ def read_stream(where: str, family: str) -> Ids:
 
 
 def score(
-    model: Model, ids: Ids, window: int, stride: int, progress: Callable[[int, int], None] | None = None
+    model: Model,
+    ids: Ids,
+    window: int,
+    stride: int,
+    progress: Callable[[int, int], None] | None = None,
+    group: Group | None = None,
 ) -> Score:
-    """Scores one stream of ids; the first is context only. `progress(targets done, targets)` is called now and then."""
+    """Scores one stream of ids; the first is context only. `progress(targets done, targets)` is called now and then. The ranks of
+    `group` share the work; `floored_bpb` and `by_position` are rank 0's to know."""
     started = time.perf_counter()
-    got = evaluate(model, ids, window, stride, progress)
+    got = evaluate(model, ids, window, stride, progress, group)
     seconds = time.perf_counter() - started
     floored, positions = None, None
     whole = (len(ids) - 1) // window * window
-    if stride == window and whole:
+    if stride == window and whole and (group is None or group.rank == 0):
         nats = got.nll[:whole].reshape(-1, window).sum(axis=0, dtype=np.float64)
         is_byte = (ids[1 : whole + 1] >= model.config.byte_offset).reshape(-1, window).sum(axis=0)
         floored = float(nats.sum()) / (math.log(2) * int(is_byte.sum())) if is_byte.any() else None
@@ -170,14 +187,16 @@ def parameter_count(model: Model) -> int:
 
 @dataclass
 class _Run:
-    """One run under way: what its stages share."""
+    """One run under way, on one of its ranks: what its stages share."""
 
     config: Config
     folder: Path
+    device: str
     trainer: Trainer
     held_out: Ids
-    journal: log.RunLog
+    journal: log.RunLog | log.NoLog
     progress: Progress
+    group: Group | None
 
     def start(self) -> None:
         """The log's first line."""
@@ -186,10 +205,13 @@ class _Run:
         parameters = parameter_count(self.trainer.model)
         seed, options = self.config.seed, self.config.to_dict()
         where = {"device": self.trainer.model.device, "dtype": self.trainer.model.dtype}
-        where["hardware"] = fingerprint.hardware(self.trainer.model.device)
+        world = self.group.world if self.group is not None else 1
+        where["hardware"] = fingerprint.hardware(self.trainer.model.device, world)
         code = self.folder / script.NAME
         facts["code_sha256"] = sha256(code) if code.is_file() else None
-        self.journal.write("start", step=step, **facts, **where, seed=seed, parameters=parameters, config=options)
+        self.journal.write(
+            "start", step=step, **facts, **where, world_size=world, seed=seed, parameters=parameters, config=options
+        )
         if step:
             self.progress.say(f"goes on after step {step}")
 
@@ -199,25 +221,26 @@ class _Run:
         message = "interrupted: writing a checkpoint after this step; press Ctrl-C again to leave at once"
         with Interrupts(message) as interrupts:
             saved = -1
-            while not trainer.done and not interrupts.asked:
+            while trainer.proceed(interrupts.asked):
                 result = trainer.step()
                 step = result.step + 1
                 facts = self._facts(result)
                 if step % config.log_every == 0 or step == 1 or trainer.done:
                     self.journal.write("step", **facts)
                 self.progress.update(facts, self._share_done())
-                if config.val_every and step % config.val_every == 0 and not trainer.done:
+                # By the step alone, since all ranks must do it or none.
+                if config.val_every and step % config.val_every == 0 and step < config.iterations:
                     self._score_meanwhile(step)
                 if config.checkpoint_every and step % config.checkpoint_every == 0:
                     saved = self._checkpoint()
             if saved != trainer.steps_done:
                 self._checkpoint()
-            if interrupts.asked and not trainer.done:
+            if trainer.stopped:
                 step, line = trainer.steps_done, f"bytegolf train --resume --run {shlex.quote(str(self.folder))}"
-                raise Stopped(interrupts.status, f"stopped after step {step}; go on with: {line}")
+                raise Stopped(interrupts.status or 130, f"stopped after step {step}; go on with: {line}")
 
-    def finish(self) -> Report:
-        """Chooses weights, packs them, reads them back and scores: whole chunks, then sliding windows."""
+    def finish(self) -> Report | None:
+        """Chooses weights, packs them, reads them back and scores: whole chunks, then sliding windows. None but on rank 0."""
         config, window, steps = self.config, self.config.seq_len, self.trainer.steps_done
         self.progress.say(f"trained {steps:,} steps; scoring the weights in memory")
         raw = self._score(self.trainer.model, window, "raw", "memory")
@@ -225,15 +248,18 @@ class _Run:
         artifact = self.folder / "artifact.bg"
         self.progress.say(f"packing the {name} weights")
         started = time.perf_counter()
-        pack(self.trainer.model, artifact, scheme=config.pack_scheme, weights=weights)
+        if self.group is None or self.group.rank == 0:
+            pack(self.trainer.model, artifact, scheme=config.pack_scheme, weights=weights)
         packed = time.perf_counter()
-        model = load(artifact, config.device, config.dtype)
+        model = self._load(artifact)
         loaded = time.perf_counter()
         self.progress.say(f"scoring {len(self.held_out) - 1:,} held-out ids from the artifact")
         whole = self._score(model, window, name, "artifact")
         sliding = whole
         if config.eval_stride < window:
             sliding = self._score(model, config.eval_stride, name, "artifact")
+        if self.group is not None and self.group.rank != 0:
+            return None
         report = Report(
             folder=str(self.folder),
             parameters=parameter_count(self.trainer.model),
@@ -252,6 +278,16 @@ class _Run:
         )
         self.journal.write("end", reason="done", step=steps, **asdict(report))
         return report
+
+    def _load(self, artifact: Path) -> Model:
+        """The artifact as rank 0 reads it from its disk; other ranks may have another."""
+        if self.group is None:
+            return load(artifact, self.device, self.config.dtype)
+        data = self.group.broadcast_bytes(artifact.read_bytes() if self.group.rank == 0 else None)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / artifact.name
+            copy.write_bytes(data)
+            return load(artifact if self.group.rank == 0 else copy, self.device, self.config.dtype)
 
     def _made(self, artifact: Path) -> Made:
         code = self.folder / script.NAME
@@ -301,12 +337,14 @@ class _Run:
         """Scores the raw weights on the first val_ids held-out ids, with the run's clock stopped."""
         self.trainer.pause()
         count = self.config.val_ids + 1 if self.config.val_ids else len(self.held_out)
-        got = score(self.trainer.model, self.held_out[:count], self.config.seq_len, self.config.seq_len)
+        got = score(
+            self.trainer.model, self.held_out[:count], self.config.seq_len, self.config.seq_len, group=self.group
+        )
         self._log_score(got, "raw", "memory")
         self.progress.say(f"step {step}: held-out {got.bpb:.4f} bpb over {got.bytes:,} bytes")
 
     def _score(self, model: Model, stride: int, weights: str, source: str) -> Score:
-        got = score(model, self.held_out, self.config.seq_len, stride, self.progress.share)
+        got = score(model, self.held_out, self.config.seq_len, stride, self.progress.share, self.group)
         self._log_score(got, weights, source)
         return got
 
@@ -328,7 +366,7 @@ class _Run:
         wanted = self.config.pack_weights
         if wanted != "best" and wanted not in sets:
             raise UserError(f"option pack_weights = {wanted}, but this run only has {', '.join(sets)} weights")
-        scores, scratch = {"raw": raw}, Model(self.config, self.config.device, self.config.dtype)
+        scores, scratch = {"raw": raw}, Model(self.config, self.device, self.config.dtype)
         for name, weights in sets.items():
             if name != "raw" and wanted in (name, "best"):
                 scratch.load_parameters(weights)

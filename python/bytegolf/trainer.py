@@ -15,6 +15,7 @@ from bytegolf import _bytegolf
 from bytegolf._bytegolf import FormatError, Losses, ShardSet
 from bytegolf.checkpoint import STATE, newest, read_checkpoint, write_checkpoint
 from bytegolf.config import Config
+from bytegolf.dist.group import Group
 from bytegolf.ids import as_ids
 from bytegolf.model import Model
 
@@ -34,7 +35,7 @@ class StepResult:
     """What one step did; losses are means over its micro-batches, taken before the weights moved."""
 
     step: int  # its number, from 0
-    losses: Losses  # nats
+    losses: Losses  # nats; of all ranks
     grad_norm: float  # before clipping
     lr_factor: float
     jepa_lambda: float
@@ -78,6 +79,8 @@ class Trainer:
     option `seed` when None. device and dtype: as for Model, which they are handed to; those of `model` when one is given,
     whose parameters are moved in place. Checkpoints hold float32 (float64 for a float64 model) whatever computed them: a run
     may stop on one device and go on on the other.
+    group: the ranks that train together, each with a Trainer of its own that makes the same calls. The global batch
+    (train_batch_ids) is theirs together, and all begin with rank 0's weights; checkpoints are rank 0's, and know of no ranks.
     Raises ValueError for options that contradict each other or do not fit the model, FormatError for damaged shards.
     """
 
@@ -90,6 +93,7 @@ class Trainer:
         device: str = "cpu",
         dtype: str = "auto",
         seed: int | None = None,
+        group: Group | None = None,
     ) -> None:
         if seed is not None and seed != config.seed:
             config = config.replace(seed=seed)
@@ -102,7 +106,17 @@ class Trainer:
                 isinstance(data, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in data)
             )
             self._data = ShardSet(data if is_place else np.asarray(data), config.family, "train")
-        self._core = _bytegolf.Trainer(config, self.model, self._data)
+        self.group = group
+        self.stopped = False  # whether a rank has asked to stop; see proceed()
+        self._agreed = False  # with all ranks, on the next step
+        if group is None:
+            self._core = _bytegolf.Trainer(config, self.model, self._data)
+            return
+        group.same("options", config.text(["model", "train"]))
+        group.same("training data", f"{self.data_ids} ids")
+        group.same("device and numbers", f"{self.model.device}, {self.model.dtype}")
+        self._core = _bytegolf.Trainer(config, self.model, self._data, group.comm(self.model))
+        group.watch_marks(lambda: self._core.marks)
 
     def step(self) -> StepResult:
         """The next step on the run's data. The GIL is released meanwhile.
@@ -110,7 +124,8 @@ class Trainer:
         Raises NumericsError naming step and tensor for NaN or infinity in loss or gradient, nothing has changed then;
         ValueError when the run is over.
         """
-        return StepResult(**self._core.step())
+        self.proceed()
+        return self._stepped(self._core.step)
 
     def step_on(
         self, ids: Array, targets: Array, *, micro_batches: int = 1, sigreg_directions: Array | None = None
@@ -120,12 +135,56 @@ class Trainer:
         sigreg_directions [latent, 256] float64, unit columns; those of the run when None.
         """
         x, y = as_ids(ids, 2), as_ids(targets, 2, "targets")
-        return StepResult(**self._core.step_on(x, y, micro_batches, sigreg_directions))
+        self.proceed()
+        return self._stepped(lambda: self._core.step_on(x, y, micro_batches, sigreg_directions))
+
+    def proceed(self, stop: bool = False) -> bool:
+        """Whether another step may begin: the same answer on all ranks, by rank 0's clock. False, too, at most a second after
+        any rank has said `stop`; then `stopped` is true. All ranks call it alike. A step that was not asked for here asks by itself.
+        """
+        if self.group is None or self._agreed:
+            done = self.done
+            self.stopped = stop and not done
+            return not (done or stop)
+        self.group.tick(f"step {self.steps_done}")
+        if stop:
+            self.group.ask_to_stop()
+        asked = self.group.asked_to_stop()
+        done, self.stopped, *clock = self.group.broadcast([self._core.done, asked, *self._core.clock])
+        self.stopped = self.stopped and not done
+        self._core.agree(*clock)
+        self._agreed = not (done or self.stopped)
+        return self._agreed
+
+    def _stepped(self, step: Callable[[], dict[str, Any]]) -> StepResult:
+        result = StepResult(**step())
+        self._agreed = False
+        every = self.config.rank_check_every
+        if self.group is not None and every and (result.step + 1) % every == 0:
+            self.check_ranks()
+        return result
+
+    def check_ranks(self) -> None:
+        """RuntimeError on all ranks, naming rank and tensor, when not all hold the same weights, moments and averages."""
+        if self.group is None:
+            return
+        found = self.group.gather(self._core.fingerprints())
+        words = ""
+        for rank, theirs in enumerate(found):
+            other = [name for name, number in theirs.items() if number != found[0][name]]
+            if other and not words:
+                more = f" and {len(other) - 1} more tensors" if len(other) > 1 else ""
+                words = (
+                    f"after step {self.steps_done - 1}: rank {rank} holds other bits than rank 0 in {other[0]}{more}"
+                )
+        words = self.group.broadcast(words)
+        if words:
+            raise RuntimeError(words)
 
     def run(self, callback: Callable[[StepResult], object] | None = None) -> StepResult | None:
         """Steps until the run is done, or `callback` (called after each step) returns False. Returns the last result."""
         last = None
-        while not self.done:
+        while self.proceed():
             last = self.step()
             if callback is not None and callback(last) is False:
                 break
@@ -181,16 +240,30 @@ class Trainer:
     def checkpoint(self, path: str | os.PathLike[str]) -> Path:
         """Writes everything that `resume` needs as the newest checkpoint of the folder `path`, and removes older ones there.
 
-        All or nothing: a kill or a full disk (OSError) leaves the last good one. Returns the numbered folder.
+        All or nothing: a kill or a full disk (OSError) leaves the last good one. Returns the numbered folder. Of several ranks
+        only rank 0 writes; the others return the folder at once.
         """
+        if self.group is not None and self.group.rank != 0:
+            return Path(path)
         return write_checkpoint(path, self._core.state(), {**self._identity(), "progress": self._core.progress})
 
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Goes back to the newest checkpoint of the folder `path`; the steps that follow have the same bits as without a stop.
 
         Raises FileNotFoundError when there is none, FormatError naming file and tensor for a damaged one, ValueError for one
-        of another config, dtype or data. Nothing has changed then.
+        of another config, dtype or data. Nothing has changed then. Of several ranks rank 0 reads, and hands it to the others;
+        how many ranks wrote the checkpoint does not matter.
         """
+        if self.group is None:
+            self._read(path)
+            return
+        if self.group.rank == 0:
+            self._read(path)
+        progress = self.group.broadcast(self._core.progress)
+        self._core.share_state()
+        self._core.restore(**progress)
+
+    def _read(self, path: str | os.PathLike[str]) -> None:
         tensors, facts = read_checkpoint(path)
         folder = newest(path)
         _check_identity(folder, facts, self._identity())

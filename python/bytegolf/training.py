@@ -10,11 +10,14 @@ from pathlib import Path
 from bytegolf import report, runner
 from bytegolf.config import Config
 from bytegolf.console import UserError
+from bytegolf.dist.group import Group
+from bytegolf.launch import ranks_here
 from bytegolf.options import resolve, split
 
 
-def train(source: str | None, overrides: Sequence[str], folder: Path | None, resume: bool) -> runner.Report:
-    """Starts or resumes a run, writes its report files and prints the result.
+def train(source: str | None, overrides: Sequence[str], folder: Path | None, resume: bool) -> runner.Report | None:
+    """Starts or resumes a run, writes its report files and prints the result. As one of several ranks (see bytegolf.launch) it
+    does its share; rank 0 writes and prints, the others return None.
 
     UserError for words that do not fit together; what `runner.run` raises goes through.
     """
@@ -35,9 +38,17 @@ def train(source: str | None, overrides: Sequence[str], folder: Path | None, res
             raise UserError("name a TOML file or a preset to train by (`bytegolf config` prints one)")
         config = resolve(source, overrides)
         folder = folder or new_folder(Path("runs"), Path(source).stem)
+    ranks = ranks_here()
+    if ranks is None:
+        got = runner.run(config, folder, resume=resume)
+    else:
+        with Group(ranks, hang_s=config.rank_timeout_s) as group:
+            folder = Path(group.broadcast(str(folder)))
+            got = runner.run(config, folder, resume=resume, group=group)
+    if got is None:
+        return None
     words = ["bytegolf", "train", *([source] if source else []), *overrides]
     words += ["--resume", "--run", str(folder)] if resume else []
-    got = runner.run(config, folder, resume=resume)
     name = folder.name
     files = report.write_files(
         got,

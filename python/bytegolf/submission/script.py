@@ -23,6 +23,7 @@ SUFFIXES = {".h", ".cpp", ".def", ".cu", ".cuh", ".py"}
 LEFT_OUT = (
     "python/bytegolf/bench.py",
     "python/bytegolf/bench_device.py",
+    "python/bytegolf/bench_ranks.py",
     "python/bytegolf/data/",
     "python/bytegolf/demo.py",
     "python/bytegolf/interval_plot.py",

@@ -1,0 +1,1 @@
+"""Several processes, one run: how ranks find each other, talk, notice a failure and leave together."""
