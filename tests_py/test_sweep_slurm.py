@@ -120,7 +120,7 @@ def test_a_job_outlives_the_sweep_is_found_again_and_goes_on_after_its_time_limi
     number = json.loads((out / "jobs.json").read_text())["base-seed-0"]
     slurm_job.append(number)
     assert f"scancel {number} ends them" in err
-    log, limit = out / "base-seed-0" / "log.jsonl", time.monotonic() + 60
+    log, limit = out / "base-seed-0" / "log.jsonl", time.monotonic() + 120
     assert '"kind": "end"' not in log.read_text()  # the job goes on
     while '"kind": "end"' not in log.read_text() and time.monotonic() < limit:
         time.sleep(0.2)
