@@ -277,6 +277,58 @@ def test_runs_of_different_options(place, tmp_path, capsys):
     assert "matrix_lr" in refused(place, tmp_path, capsys, runs(place, "run1", "other"))["different-configs"]
 
 
+def _on_gpus(count, ranks):
+    """Changes a log into that of a run on H100s."""
+
+    def change(lines):
+        for line in lines:
+            if line["kind"] == "start":
+                line.update(hardware=f"{count} x NVIDIA H100 80GB HBM3", world_size=ranks)
+
+    return change
+
+
+def test_runs_on_eight_gpus_say_so_on_their_page(place, submitted, tmp_path):
+    assert "python train_gpt.py\n" in (submitted / "README.md").read_text()
+    made = [shutil.copytree(place / f"run{seed}", tmp_path / f"run{seed}") for seed in (1, 2, 3)]
+    for run in made:
+        edit_log(run / "log.jsonl", _on_gpus(8, 8))
+        (run / "submission.json").unlink()
+    assert submit(made, tmp_path / "out", track="10min_16mb") == 0
+    (where,) = (tmp_path / "out").glob("*/*")
+    page = (where / "README.md").read_text()
+    assert fields_of(where)["hardware"] == "8 x NVIDIA H100 80GB HBM3"
+    assert "Hardware: 8 x NVIDIA H100 80GB HBM3." in page
+    assert "is timed on 8 H100" not in page
+    assert "in float32 by 8 processes:" in page
+    assert "torchrun --standalone --nproc_per_node=8 train_gpt.py\n" in page
+    assert bytegolf("verify", where, "--quick") == 0
+    # As many GPUs as ranks: a log that tells otherwise is found.
+    edit_log(where / "train_seed2.jsonl", _on_gpus(8, 4))
+    assert bytegolf("verify", where, "--quick") == 1
+
+
+def test_ranks_must_agree_between_seeds_with_the_gpus_and_where_a_run_was_resumed(place, tmp_path, capsys):
+    run = shutil.copytree(place / "run2", tmp_path / "run")
+    edit_log(run / "log.jsonl", _on_gpus(2, 2))
+    (run / "submission.json").unlink()
+    found = refused(place, tmp_path, capsys, [place / "run1", run])
+    assert found.keys() == {"different-configs"}
+    assert "world_size 1 and 2" in found["different-configs"]
+    edit_log(run / "log.jsonl", _on_gpus(8, 2))
+    assert "ranks and GPUs: 2 and 8" in refused(place, tmp_path, capsys, [run])["log-disagrees"]
+
+    def resumed(lines):
+        _on_gpus(2, 2)(lines)
+        lines.insert(2, {**lines[0], "step": lines[1]["step"], "world_size": 4, "hardware": "4 x NVIDIA H200"})
+
+    edit_log(run / "log.jsonl", resumed)
+    step = json.loads((run / "log.jsonl").read_text().splitlines()[1])["step"]
+    said = refused(place, tmp_path, capsys, [run])["log-disagrees"]
+    assert f"world_size changed where the run was resumed at step {step}" in said
+    assert read_facts(run / "log.jsonl").hardware == "2 x NVIDIA H100 80GB HBM3, then 4 x NVIDIA H200"
+
+
 def test_runs_of_different_sources(place):
     one, two = (read_facts(place / name / "log.jsonl") for name in ("run1", "run2"))
     changed = dataclasses.replace(two, code_sha256="0" * 64)

@@ -103,7 +103,7 @@ def differences(one: Facts, other: Facts) -> list[str]:
     """Options, data and arithmetic in which two runs differ, but for what a run chooses for itself."""
     a, b = (script.recipe(run.config).splitlines() for run in (one, other))
     found = [f"`{x}` and `{y}`" for x, y in zip(a, b, strict=True) if x != y]
-    for name in ("device", "dtype", "version", "train_ids"):
+    for name in ("world_size", "device", "dtype", "version", "train_ids"):
         x, y = getattr(one, name), getattr(other, name)
         if x != y:
             found.append(f"{name} {x} and {y}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class Unfinished(ValueError):
 @dataclass(frozen=True)
 class Facts:
     """One run by its log. Sizes in bytes, times in seconds; bpb, nats, bytes and targets are of the score of record.
-    eval_s: reading the artifact and every scoring of it."""
+    eval_s: reading the artifact and every scoring of it. world_size: ranks. hardware: of a run that was resumed elsewhere, all."""
 
     log: Path
     log_sha256: str
@@ -33,6 +34,7 @@ class Facts:
     version: str
     commit: str | None
     hardware: str
+    world_size: int
     device: str
     dtype: str
     parameters: int
@@ -89,7 +91,9 @@ def _facts(path: Path, lines: list[dict[str, Any]], starts: list[dict[str, Any]]
     facts = {
         "seed": start["seed"],
         "config": config,
-        **{name: start[name] for name in ("version", "commit", "hardware", "dtype")},
+        **{name: start[name] for name in ("version", "commit", "dtype")},
+        "hardware": ", then ".join(dict.fromkeys(line["hardware"] for line in starts)),
+        "world_size": _world_size(start),
         "device": start["device"].partition(":")[0],  # cuda:1 is as good as cuda:0
         **{name: end[name] for name in ("parameters", "steps", "train_bytes", "weights", "artifact_bytes")},
         "train_s": end["train_seconds"],
@@ -102,6 +106,11 @@ def _facts(path: Path, lines: list[dict[str, Any]], starts: list[dict[str, Any]]
     }
     found = tuple(_disagreements(lines, starts, end, config))
     return Facts(path, sha256(path), **facts, disagreements=found)
+
+
+def _world_size(start: dict[str, Any]) -> int:
+    """Ranks by a `start` line; logs of one process need not tell."""
+    return int(start.get("world_size", 1))
 
 
 def config_hash(config: Config) -> str:
@@ -129,6 +138,11 @@ def _disagreements(
         for name in ("seed", "config", "code_sha256"):
             if line[name] != starts[0][name]:
                 found.append(f"{name} changed where the run was resumed at step {line['step']}")
+        if _world_size(line) != _world_size(starts[0]):
+            found.append(f"world_size changed where the run was resumed at step {line['step']}")
+        gpus = re.match(r"(\d+) x ", line["hardware"])
+        if gpus:  # one a rank
+            same("ranks and GPUs", _world_size(line), int(gpus[1]))
     same("sha256 of the options and config_sha256", config_hash(config), made["config_sha256"])
     same("code_sha256 at start and end", starts[-1]["code_sha256"], made["code_sha256"])
     if made["code_bytes"] is not None:

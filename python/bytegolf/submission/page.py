@@ -67,10 +67,11 @@ def _row(run: Facts) -> str:
 
 
 def _score(run: Facts) -> list[str]:
+    ranks = f" by {run.world_size} processes" if run.world_size > 1 else ""
     whose = "the challenge's own" if run.bytes == CHALLENGE_BYTES else "not the challenge's own validation set"
     return [
         f"The score is that of the artifact read back from disk, in windows of {run.window} ids at stride {run.stride}, computed on",
-        f"{run.device} in {run.dtype}: {run.targets:,} ids, each scored once, {run.bytes:,} of them bytes ({whose}).",
+        f"{run.device} in {run.dtype}{ranks}: {run.targets:,} ids, each scored once, {run.bytes:,} of them bytes ({whose}).",
     ]
 
 
@@ -131,12 +132,14 @@ def options(config: Config) -> list[str]:
 
 def _repeat(submission: Submission, runs: Sequence[Facts]) -> str:
     seeds = " ".join(str(run.seed) for run in runs)
+    ranks = runs[0].world_size
+    program = f"torchrun --standalone --nproc_per_node={ranks}" if ranks > 1 else "python"
     lines = [
         "## To repeat it",
         "",
         "    pip install -r requirements.txt",
         f"    for seed in {seeds}; do",
-        f"      DATA_PATH=./data/datasets/fineweb10B_byte260 SEED=$seed torchrun --standalone --nproc_per_node=8 {NAME}",
+        f"      DATA_PATH=./data/datasets/fineweb10B_byte260 SEED=$seed {program} {NAME}",
         "    done",
         f"    python {NAME} eval {ARTIFACT} SHARDS --stride {runs[0].stride}",
         "",

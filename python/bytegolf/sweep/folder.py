@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,18 @@ from bytegolf.console import UserError
 from bytegolf.runner import CHECKPOINTS
 
 OUTPUT = "output.log"
+# What torchrun, MPI and Slurm tell a process of its rank. A run that we start is no rank of what we were started in.
+RANK_VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE"),
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_USE_AGENT_STORE"),
+    *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    *("OMPI_COMM_WORLD_NODE_RANK", "PMI_RANK", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE"),
+    *("SLURM_TASKS_PER_NODE", "SLURM_JOB_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NODELIST", "SLURM_NODELIST"),
+    *("SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NODELIST"),
+    *("SLURM_LAUNCH_NODE_IPADDR",),
+)
 TAIL_BYTES = 1 << 16
 # What may differ between a run that is there and the plan: how it is watched, not what it computes.
 _WATCHING = {"log_every", "val_every", "val_ids", "checkpoint_every"}
@@ -69,12 +82,19 @@ def _compare(folder: Path, was: dict[str, Any], config: Config) -> None:
             )
 
 
-def command(folder: Path, config: Config) -> list[str]:
+def environment() -> dict[str, str]:
+    """This process's environment, for a run of its own: without what says which rank of something we are."""
+    return {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+
+
+def command(folder: Path, config: Config, ranks: int = 1) -> list[str]:
     """Makes the folder ready and returns the command that starts the run, or resumes it from its newest checkpoint.
 
-    A log without a checkpoint tells of a run that must start over: it is kept as log.N.jsonl.
+    With more than one of `ranks` that is `bytegolf launch`, which starts so many processes on this machine, a GPU each. A
+    log without a checkpoint tells of a run that must start over: it is kept as log.N.jsonl.
     """
-    words = [sys.executable, "-m", "bytegolf", "train"]
+    verb = ["launch", "--gpus", str(ranks)] if ranks > 1 else ["train"]
+    words = [sys.executable, "-m", "bytegolf", *verb]
     folder.mkdir(parents=True, exist_ok=True)
     config.to_toml(folder / "config.toml")
     if (folder / log.NAME).exists():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -12,8 +14,10 @@ from typing import Any
 
 from bytegolf import console
 from bytegolf.config import Config
-from bytegolf.sweep.folder import OUTPUT, command
+from bytegolf.sweep.folder import OUTPUT, command, environment
 
+PLAN = "ranks.json"  # what the first task tells the others
+PLAN_S = 120.0  # how long they wait for it
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT  # has it ended? without waiting, and without taking its status away
 
 
@@ -21,24 +25,29 @@ _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT  # has it ended? without waiting, a
 class TrainJob:
     """Called on the node, it starts or resumes the run of `folder` and returns the exit status of `bytegolf train`.
 
-    Before preemption or the time limit submitit calls `checkpoint`, and puts what that returns into the queue again.
+    With one of `tasks` it does so for all `ranks` of the run, on one node. With more it is called in each of them, on several
+    nodes, and each is one rank: the first makes the folder ready and tells the others the command and where to meet.
+    Before preemption or the time limit submitit calls the first one's `checkpoint`, and puts what that returns into the queue again.
     """
 
     folder: str
     config: str
+    ranks: int = 1
+    tasks: int = 1
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     asked: bool = False  # whether the process was told to stop
 
     def __call__(self) -> int:
         """Waits for the run to end."""
-        folder = Path(self.folder)
-        words = command(folder, Config.from_text(self.config, f"the options of {folder}"))
-        with (folder / OUTPUT).open("ab") as output:
+        folder, rank = Path(self.folder), int(os.environ.get("SLURM_PROCID", 0)) if self.tasks > 1 else 0
+        words, variables = self._plan(folder, rank)
+        with (folder / (f"output.{rank}.log" if rank else OUTPUT)).open("ab") as output:
             self.process = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                env=variables,
                 start_new_session=True,
                 preexec_fn=_leave_signals_to_us,
             )
@@ -52,7 +61,26 @@ class TrainJob:
         """Asks the run for a checkpoint, waits for it, and returns the job that resumes from there."""
         self._stop()
         submitit = console.need("submitit", "sweep", "to run on Slurm")
-        return submitit.helpers.DelayedSubmission(TrainJob(self.folder, self.config))
+        return submitit.helpers.DelayedSubmission(TrainJob(self.folder, self.config, self.ranks, self.tasks))
+
+    def _plan(self, folder: Path, rank: int) -> tuple[list[str], dict[str, str]]:
+        """Command and environment of this task's process. RuntimeError when the first task never tells."""
+        config = Config.from_text(self.config, f"the options of {folder}")
+        if self.tasks == 1:
+            return command(folder, config, self.ranks), environment()
+        path, attempt = folder / PLAN, [os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")]
+        if rank == 0:
+            where = {"MASTER_ADDR": socket.gethostname(), "MASTER_PORT": str(_free_port())}
+            made = path.with_suffix(".new")
+            words = command(folder, config)
+            made.write_text(json.dumps({"attempt": attempt, "words": words, "variables": where}), encoding="utf-8")
+            made.replace(path)
+        until = time.monotonic() + PLAN_S
+        while (plan := _read(path)).get("attempt") != attempt:  # one of an earlier attempt may lie there
+            if time.monotonic() > until:
+                raise RuntimeError(f"task {rank} has waited {PLAN_S:.0f} s for task 0 to write {path}")
+            time.sleep(0.2)
+        return plan["words"], {**os.environ, **plan["variables"]}
 
     def _stop(self) -> None:
         """May be called by a signal's handler in the middle of `wait`, whose lock it therefore leaves alone."""
@@ -64,6 +92,20 @@ class TrainJob:
                 time.sleep(0.1)
         except ChildProcessError:  # gone and waited for
             return
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except FileNotFoundError:
+        return {}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def _leave_signals_to_us() -> None:

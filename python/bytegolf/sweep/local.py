@@ -1,4 +1,4 @@
-"""The queue on this machine: runs as processes, one at a time on each slot (a GPU, or a share of the cores)."""
+"""The queue on this machine: runs as processes, one at a time on each slot (a GPU or several, or a share of the cores)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bytegolf import _bytegolf, device
 from bytegolf.console import UserError
 from bytegolf.interrupt import Interrupts
 from bytegolf.sweep.board import Board, Entry
-from bytegolf.sweep.folder import OUTPUT, command
+from bytegolf.sweep.folder import OUTPUT, command, environment
 from bytegolf.sweep.plan import Run
 from bytegolf.sweep.spec import Local
 
@@ -24,34 +24,42 @@ BEAT_S = 1.0
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one run at a time goes: a name, variables of its environment, and its cores (None: all)."""
+    """Where one run at a time goes: a name, variables of its environment, its cores (None: all), and its ranks."""
 
     name: str
     environment: dict[str, str]
     cores: frozenset[int] | None = None
+    ranks: int = 1
 
 
 def slots(local: Local, runs: Sequence[Run], jobs: int | None = None) -> list[Slot]:
     """The slots that the table [local] describes; `jobs` replaces its number of runs at once.
 
-    GPUs are numbered as this process sees them. UserError for GPUs that are not there, and for more cores than there are.
+    GPUs are numbered as this process sees them; those left over when each run takes several stay idle. UserError for GPUs
+    that are not there, and for more cores than there are.
     """
     jobs = jobs or local.jobs
     wanted = {run.config.device for run in runs}
     gpus = _gpus(local, wanted)
     if gpus and "cpu" in wanted:
         raise UserError("[local] devices asks for GPUs, but option device = cpu in some runs")
-    count = jobs or len(gpus) or (_cores_by(local.threads) if local.threads else 1)
+    each = local.gpus_per_run
+    if each > 1 and each > len(gpus):
+        raise UserError(f"[local] gpus_per_run = {each}, but there are {len(gpus) or 'no'} GPUs to use")
+    bundles = [gpus[first : first + each] for first in range(0, len(gpus) - each + 1, each)]
+    count = jobs or len(bundles) or (_cores_by(local.threads) if local.threads else 1)
     shares = _shares(count, local.threads)
     if not gpus:
         return [Slot(_cpu_name(share), {"CUDA_VISIBLE_DEVICES": ""}, share) for share in shares]
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [name.strip() for name in seen.split(",")] if seen else [str(i) for i in range(max(gpus) + 1)]
-    order = [gpus[i % len(gpus)] for i in range(count)]
-    return [
-        Slot(f"gpu {gpu}", {"CUDA_VISIBLE_DEVICES": names[gpu]}, share if local.threads else None)
-        for gpu, share in zip(order, shares, strict=True)
-    ]
+    made = []
+    for i, share in enumerate(shares):
+        bundle = bundles[i % len(bundles)]
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(names[gpu] for gpu in bundle)}
+        name = f"gpu{'s' if each > 1 else ''} {','.join(map(str, bundle))}"
+        made.append(Slot(name, visible, share if local.threads else None, each))
+    return made
 
 
 def _gpus(local: Local, wanted: set[str]) -> list[int]:
@@ -145,7 +153,7 @@ class LocalQueue:
         for slot, entry in zip(free, self.board.open(), strict=False):
             self.board.started(entry, slot.name)
             try:
-                words = command(entry.folder, entry.run.config)
+                words = command(entry.folder, entry.run.config, slot.ranks)
                 output = entry.folder / OUTPUT
                 since = output.stat().st_size if output.exists() else 0
                 self.jobs.append(_Job(entry, slot, self._spawn(words, slot, entry), since))
@@ -160,7 +168,7 @@ class LocalQueue:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **slot.environment},
+                env={**environment(), **slot.environment},
                 start_new_session=True,
                 pass_fds=(self.lock,),
             )

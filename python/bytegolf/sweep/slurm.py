@@ -6,10 +6,12 @@ folder; that a job is over is told by the result that submitit leaves or, when i
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ from bytegolf import console
 from bytegolf.console import UserError
 from bytegolf.interrupt import Interrupts
 from bytegolf.sweep.board import Board, Entry
-from bytegolf.sweep.folder import OUTPUT, log_ended
+from bytegolf.sweep.folder import OUTPUT, RANK_VARIABLES, log_ended
 from bytegolf.sweep.job import TrainJob
 from bytegolf.sweep.local import ending
 from bytegolf.sweep.spec import Slurm
 
 JOBS, LOGS = "jobs.json", "jobs"
+# sbatch hands our environment on: of a job that this sweep is itself part of, nothing may reach those that it submits.
+_OUTER = (*RANK_VARIABLES, "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
 GONE_S = 20.0  # a job missing from squeue for so long is over (requeued ones are missing for a moment)
 
 
@@ -38,10 +42,7 @@ class SlurmQueue:
         self._since: dict[str, int] = {}
         self._missing: dict[str, float] = {}
         self._logs = board.out / LOGS
-        parameters: dict[str, Any] = {"name": name, "timeout_min": slurm.time_min, "tasks_per_node": 1, "nodes": 1}
-        for key in ("gpus_per_node", "cpus_per_task", "mem_gb"):
-            if getattr(slurm, key) is not None:
-                parameters[key] = getattr(slurm, key)
+        parameters = _resources(slurm, name)
         if not self.ours:
             for key in ("partition", "account", "qos", "constraint"):
                 if getattr(slurm, key) is not None:
@@ -94,16 +95,21 @@ class SlurmQueue:
         """One array for all of them."""
         made = []
         try:
-            with self._executor.batch():
+            with _without(_OUTER), self._executor.batch():
                 for entry in entries:
                     output = entry.folder / OUTPUT
                     self._since[entry.run.name] = output.stat().st_size if output.exists() else 0
-                    job = TrainJob(str(entry.folder.absolute()), entry.run.config.text())
+                    job = TrainJob(
+                        str(entry.folder.absolute()),
+                        entry.run.config.text(),
+                        ranks=self.slurm.ranks_per_run,
+                        tasks=self.slurm.ranks_per_run if self.slurm.nodes > 1 else 1,
+                    )
                     made.append(self._executor.submit(job))
         except Exception as error:  # submitit has its own kinds for what sbatch refuses
             raise UserError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from None
         for entry, submitted in zip(entries, made, strict=True):
-            self.jobs[entry.run.name] = submitted
+            self.jobs[entry.run.name] = submitted.task(0)  # of a job of several tasks the first one's result counts
             self._known[entry.run.name] = submitted.job_id
             self.board.started(entry, f"job {submitted.job_id}", "queued")
         text = json.dumps(self._known, indent=1) + "\n"
@@ -147,6 +153,28 @@ class SlurmQueue:
         until = time.monotonic() + self.slurm.poll_s
         while time.monotonic() < until and not interrupts.asked:
             time.sleep(0.1)
+
+
+def _resources(slurm: Slurm, name: str) -> dict[str, Any]:
+    """What a job asks for, in submitit's words."""
+    parameters: dict[str, Any] = {"name": name, "timeout_min": slurm.time_min, "nodes": slurm.nodes}
+    parameters["tasks_per_node"] = slurm.ranks_per_node if slurm.nodes > 1 else 1
+    for key in ("gpus_per_node", "cpus_per_task", "mem_gb"):
+        if getattr(slurm, key) is not None:
+            parameters[key] = getattr(slurm, key)
+    if slurm.ranks_per_run > 1 and slurm.gpus_per_node is None:
+        parameters["gpus_per_node"] = slurm.ranks_per_node
+    return parameters
+
+
+@contextlib.contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    """While entered, variables are missing from our environment."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _problem(job: Any) -> str:

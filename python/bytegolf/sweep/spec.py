@@ -16,7 +16,8 @@ matrix_lr = [0.02, 0.03]
 
 [local]
 devices = "auto"                  # "cpu", "cuda", or a list of GPUs such as [0, 2]
-jobs = 2                          # runs at once; by default one a GPU, or one on the CPU
+gpus_per_run = 1                  # more than one: each run is `bytegolf launch` over that many
+jobs = 2                          # runs at once; by default as many as GPUs suffice for, or one on the CPU
 threads = 4                       # cores of each run; by default all, shared evenly
 
 [slurm]                           # see class Slurm
@@ -69,6 +70,7 @@ class Local(_Table):
     """Where runs go on this machine."""
 
     devices: Literal["auto", "cpu", "cuda"] | list[Annotated[int, Field(ge=0, strict=True)]] = "auto"
+    gpus_per_run: Annotated[int, Field(ge=1, strict=True)] = 1
     jobs: Annotated[int, Field(ge=1, strict=True)] | None = None
     threads: Annotated[int, Field(ge=1, strict=True)] | None = None
 
@@ -76,7 +78,9 @@ class Local(_Table):
 class Slurm(_Table):
     """What each run asks of Slurm; `extra` holds any other option of sbatch, without its dashes.
 
-    cluster "local" runs the same jobs as processes of this machine, to try the set-up where there is no Slurm.
+    cluster "local" runs the same jobs as processes of this machine, to try the set-up where there is no Slurm. A run of
+    several ranks gets one GPU a rank unless gpus_per_node = 0; on one node `bytegolf launch` starts the ranks, on several
+    each rank is a task of Slurm.
     """
 
     cluster: Literal["slurm", "local"] = "slurm"
@@ -88,6 +92,8 @@ class Slurm(_Table):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    nodes: Annotated[int, Field(ge=1)] = 1  # of each run
+    ranks_per_run: Annotated[int, Field(ge=1)] = 1  # on all its nodes together
     gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     cpus_per_task: Annotated[int, Field(ge=1)] | None = None
     mem_gb: Annotated[float, Field(gt=0)] | None = None
@@ -95,6 +101,23 @@ class Slurm(_Table):
     setup: list[str] = []  # lines of shell before the run, such as "module load cuda"
     extra: dict[str, str | int | bool] = {}
     poll_s: Annotated[float, Field(gt=0)] = 10.0  # how often Slurm is asked
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Ranks of a run on each of its nodes."""
+        return self.ranks_per_run // self.nodes
+
+    @model_validator(mode="after")
+    def _ranks_fit(self) -> Slurm:
+        if self.ranks_per_run % self.nodes:
+            raise ValueError(f"ranks_per_run = {self.ranks_per_run} is no multiple of nodes = {self.nodes}")
+        if self.ranks_per_run > 1 and self.gpus_per_node not in (None, 0, self.ranks_per_node):
+            raise ValueError(
+                f"gpus_per_node = {self.gpus_per_node}, but there are {self.ranks_per_node} ranks a node: one GPU each, or none"
+            )
+        if self.nodes > 1 and self.cluster == "local":
+            raise ValueError(f'nodes = {self.nodes}, but cluster = "local" is this machine alone')
+        return self
 
 
 class Spec(_Table):
