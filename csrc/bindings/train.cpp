@@ -3,6 +3,7 @@
 #include <cstring>
 #include <optional>
 
+#include "bindings/array.h"
 #include "bindings/arrays.h"
 #include "data/loader.h"
 #include "data/shard.h"
@@ -81,7 +82,7 @@ py::dict dict_of(const Progress& p) {
   return d;
 }
 
-std::unique_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Model> model,
+std::shared_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Model> model,
                                       const std::optional<std::shared_ptr<ShardSet>>& data) {
   std::shared_ptr<Loader> loader;
   if (data) {
@@ -89,7 +90,7 @@ std::unique_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Mode
              "for a model of family", config.family);
     loader = std::make_shared<Loader>(*data, LoaderOptions::of(config));
   }
-  return std::make_unique<Trainer>(config, std::move(model), std::move(loader));
+  return std::make_shared<Trainer>(config, std::move(model), std::move(loader));
 }
 
 py::dict step_on(Trainer& self, const Ids& ids, const Ids& targets, int64_t micro_batches,
@@ -132,6 +133,15 @@ py::dict state_views(const py::object& self, const std::string& prefix) {
   return out;
 }
 
+// The same as shared arrays, wherever they lie.
+py::dict shared_views(const std::shared_ptr<Trainer>& self, const std::string& prefix) {
+  py::dict out;
+  for (const Trainer::StateTensor& s : self->state())
+    if (s.name.starts_with(prefix))
+      out[py::str(s.name)] = Array{s.tensor, self, self->model().ctx(), /*read_only=*/true};
+  return out;
+}
+
 // All is checked before anything is written.
 void load_state(Trainer& self, const py::dict& arrays, const Progress& progress) {
   const std::vector<Trainer::StateTensor> state = self.state();
@@ -166,7 +176,8 @@ void load_state(Trainer& self, const py::dict& arrays, const Progress& progress)
 }
 
 void bind_trainer(py::module_& m) {
-  py::class_<Trainer>(m, "Trainer", "The training loop of the core; bytegolf.Trainer is its face.")
+  py::class_<Trainer, std::shared_ptr<Trainer>>(m, "Trainer",
+                                                "The training loop of the core; bytegolf.Trainer is its face.")
       .def(py::init(&make_trainer), py::arg("config"), py::arg("model"), py::arg("data"),
            "data: a ShardSet, or None for step_on alone. Takes the model's parameters over, without a copy.")
       .def(
@@ -193,6 +204,8 @@ void bind_trainer(py::module_& m) {
           "state", &state_views, py::arg("prefix") = "",
           "Dict of the run's tensors whose names start with `prefix`, read-only; on the CPU views that change with the "
           "next step, on a GPU copies.")
+      .def("views", &shared_views, py::arg("prefix") = "",
+           "Dict of the same tensors as read-only Arrays, which change with the next step, on any device.")
       .def(
           "load_state",
           [](Trainer& self, const py::dict& arrays, int64_t step, int64_t snapshots, int64_t bytes, double elapsed_s,

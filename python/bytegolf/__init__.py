@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bytegolf._bytegolf import FormatError, NumericsError, __version__
+from bytegolf._bytegolf import Array, FormatError, NumericsError, __version__
 
 if TYPE_CHECKING:
     from bytegolf.artifact import load, pack
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bytegolf.trainer import Trainer
 
 __all__ = [
+    "Array",
     "Config",
     "FormatError",
     "Losses",

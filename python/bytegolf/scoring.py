@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bytegolf import _bytegolf
-from bytegolf.ids import as_ids
+from bytegolf.ids import AnyArray, as_ids
 
 __all__ = ["Score", "evaluate"]
 
@@ -28,7 +28,7 @@ class Score:
 
 def evaluate(
     model: _bytegolf.Model,
-    ids: npt.ArrayLike,
+    ids: AnyArray,
     window: int | None = None,
     stride: int | None = None,
     progress: Callable[[int, int], None] | None = None,
