@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bytegolf.model import Losses, Model
     from bytegolf.scoring import Score, evaluate
     from bytegolf.trainer import Trainer
+    from bytegolf.weights import load_safetensors, save_safetensors
 
 __all__ = [
     "Array",
@@ -28,9 +29,11 @@ __all__ = [
     "dequantise",
     "evaluate",
     "load",
+    "load_safetensors",
     "pack",
     "pack_tensors",
     "quantise",
+    "save_safetensors",
     "unpack_tensors",
 ]
 
@@ -42,6 +45,7 @@ _HOMES = {
     "scoring": ("Score", "evaluate"),
     "model": ("Losses", "Model"),
     "trainer": ("Trainer",),
+    "weights": ("load_safetensors", "save_safetensors"),
 }
 
 
