@@ -24,8 +24,9 @@ inline Shape shape_of(const py::array& a, const char* what) {
   return shape;
 }
 
-/// float32 for float32 and bfloat16, float64 for float64.
+/// float32 for float32 and bfloat16; float64 and int32 as they are.
 inline py::dtype numpy_dtype(DType dtype) {
+  if (dtype == DType::i32) return py::dtype::of<int32_t>();
   return dtype == DType::f64 ? py::dtype::of<double>() : py::dtype::of<float>();
 }
 

@@ -1,5 +1,5 @@
-// One function per file of this folder; module.cpp calls them all. How arrays cross: NumPy in, NumPy out, no hidden
-// casts.
+// One function per file of this folder; module.cpp calls them all. How arrays cross: any library's in (foreign.h),
+// NumPy's copies or shared views (array.h) out.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -12,6 +12,7 @@ namespace py = pybind11;
 
 void bind_config(py::module_& m);
 void bind_base(py::module_& m);
+void bind_array(py::module_& m);
 void bind_model(py::module_& m);
 void bind_codec(py::module_& m);
 void bind_dist(py::module_& m);

@@ -2,9 +2,12 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 
+#include "bindings/array.h"
 #include "bindings/arrays.h"
+#include "bindings/foreign.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
 
@@ -26,28 +29,59 @@ py::dict dict_of(const Model& model, Tensor arena) {
   return out;
 }
 
+// Live arrays over an arena of the model's.
+py::dict views_of(const std::shared_ptr<Model>& model, Tensor arena) {
+  py::dict out;
+  for (const ParamSpec& s : model->params().specs())
+    out[s.name.c_str()] = Array{ParamTable::view(s, arena), model, model->ctx()};
+  return out;
+}
+
+bool is_float(const Borrowed& a) {
+  if (!a.dtype) return py::reinterpret_borrow<py::array>(a.owner).dtype().kind() == 'f';  // what NumPy has beyond ours
+  return *a.dtype == DType::f16 || *a.dtype == DType::bf16 || *a.dtype == DType::f32 || *a.dtype == DType::f64;
+}
+
+// Whether `a` lies where the tensor does and holds just its bytes.
+bool is_like(const Borrowed& a, const Tensor& t) {
+  return a.dtype == t.dtype() && a.device == t.device() && a.is_contiguous();
+}
+
+void copy_from(const Ctx& ctx, const Borrowed& a, const Tensor& t) {
+  if (is_like(a, t)) {
+    const py::gil_scoped_release release;
+    if (t.device() == Device::cuda) wait_for(ctx, a.stream);
+    copy_bytes(ctx, t.data(), t.device(), a.data, a.device, t.size_bytes());
+    return;
+  }
+  const py::array_t<double, py::array::c_style | py::array::forcecast> values(host_array(a));
+  upload(ctx, {values.data(), static_cast<size_t>(values.size())}, t);
+}
+
 // All names and shapes are checked before the first value is written.
 void load(Model& model, const py::dict& given) {
   ParamTable& params = model.params();
+  const Ctx& ctx = model.ctx();
   std::string missing;
   for (const ParamSpec& s : params.specs())
     if (!given.contains(s.name.c_str())) missing += (missing.empty() ? "" : ", ") + s.name;
   BG_CHECK(missing.empty(), "parameters are missing:", missing);
+  std::map<std::string, Borrowed> arrays;
   for (const auto& [key, value] : given) {
     const std::string name = py::cast<std::string>(key);
     const ParamSpec* s = params.find(name);
     BG_CHECK(s != nullptr, "unknown parameter", name);
-    const py::array a = py::array::ensure(value);
-    BG_CHECK(a, "parameter", name, "is no array");
-    const Shape shape = shape_of(a, name.c_str());
+    Borrowed a = borrow(value, "parameter " + name, &ctx);
+    Shape shape;
+    BG_CHECK(a.shape.size() <= Shape::kMaxRank, name, "has", a.shape.size(), "dimensions");
+    for (int64_t n : a.shape) shape.push_back(n);
     BG_CHECK(shape == s->shape, "parameter", name, "has shape", shape.str(), "but the model's is", s->shape.str());
-    BG_CHECK(a.dtype().kind() == 'f', "parameter", name, "holds no floating-point numbers");
+    BG_CHECK(is_float(a), "parameter", name, "holds no floating-point numbers");
+    arrays.emplace(name, std::move(a));
   }
-  for (const ParamSpec& s : params.specs()) {
-    const py::array_t<double, py::array::c_style | py::array::forcecast> a(given[s.name.c_str()]);
-    upload(model.ctx(), {a.data(), static_cast<size_t>(a.size())}, ParamTable::view(s, params.values()));
-  }
-  params.refresh_operands(model.ctx());
+  for (const ParamSpec& s : params.specs()) copy_from(ctx, arrays.at(s.name), ParamTable::view(s, params.values()));
+  params.refresh_operands(ctx);
+  synchronise(ctx);  // the arrays are their owners' again
 }
 
 std::shared_ptr<Model> make(const Config& config, const std::string& device, const std::string& dtype, uint64_t seed,
@@ -80,6 +114,26 @@ void bind_model(py::module_& m) {
       .def_property_readonly("num_parameters", [](const Model& self) { return self.params().numel(); })
       .def("parameters", [](const Model& self) { return dict_of(self, self.params().values()); })
       .def("gradients", [](const Model& self) { return dict_of(self, self.params().grads()); })
+      .def("views", [](const std::shared_ptr<Model>& self) { return views_of(self, self->params().values()); })
+      .def("gradient_views", [](const std::shared_ptr<Model>& self) { return views_of(self, self->params().grads()); })
+      .def("operand_views",
+           [](const std::shared_ptr<Model>& self) {
+             py::dict out = views_of(self, self->params().operands());
+             for (const auto& [name, view] : out) view.cast<Array&>().read_only = true;
+             return out;
+           })
+      .def(
+          "refresh",
+          [](Model& self, const std::optional<StreamHandle>& stream) {
+            if (stream)
+              wait_for(self.ctx(), *stream);
+            else
+              wait_for_all(self.ctx());
+            self.params().refresh_operands(self.ctx());
+          },
+          py::arg("stream") = py::none(), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "synchronise", [](const Model& self) { synchronise(self.ctx()); }, py::call_guard<py::gil_scoped_release>())
       .def(
           "specs",
           [](const Model& self) {
@@ -110,6 +164,15 @@ void bind_model(py::module_& m) {
               t = self.logits(span_of(ids), ids.shape(0), ids.shape(1));
             }
             return copy_of(self.ctx(), t);
+          },
+          py::arg("ids"))
+      .def(
+          "logits_view",
+          [](Model& self, const Ids& ids) {
+            check_2d(ids, "ids");
+            const py::gil_scoped_release release;
+            const Tensor t = self.logits(span_of(ids), ids.shape(0), ids.shape(1));
+            return Array{t, self.activations(), self.ctx()};
           },
           py::arg("ids"))
       .def(

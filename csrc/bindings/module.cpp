@@ -29,6 +29,7 @@ PYBIND11_MODULE(_bytegolf, m) {
   });
   bind_config(m);
   bind_base(m);
+  bind_array(m);
   bind_model(m);
   bind_codec(m);
   bind_data(m);

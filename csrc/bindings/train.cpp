@@ -3,6 +3,7 @@
 #include <cstring>
 #include <optional>
 
+#include "bindings/array.h"
 #include "bindings/arrays.h"
 #include "data/loader.h"
 #include "data/shard.h"
@@ -81,7 +82,7 @@ py::dict dict_of(const Progress& p) {
   return d;
 }
 
-std::unique_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Model> model,
+std::shared_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Model> model,
                                       const std::optional<std::shared_ptr<ShardSet>>& data,
                                       const std::optional<std::shared_ptr<Comm>>& ranks) {
   const std::shared_ptr<Comm> comm = ranks.value_or(nullptr);
@@ -93,7 +94,7 @@ std::unique_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Mode
         std::make_shared<Loader>(*data, LoaderOptions::of(config, comm ? comm->rank() : 0, comm ? comm->world() : 1));
   }
   const py::gil_scoped_release release;  // ranks meet in there
-  return std::make_unique<Trainer>(config, std::move(model), std::move(loader), std::function<double()>(),
+  return std::make_shared<Trainer>(config, std::move(model), std::move(loader), std::function<double()>(),
                                    comm);
 }
 
@@ -137,6 +138,15 @@ py::dict state_views(const py::object& self, const std::string& prefix) {
   return out;
 }
 
+// The same as shared arrays, wherever they lie.
+py::dict shared_views(const std::shared_ptr<Trainer>& self, const std::string& prefix) {
+  py::dict out;
+  for (const Trainer::StateTensor& s : self->state())
+    if (s.name.starts_with(prefix))
+      out[py::str(s.name)] = Array{s.tensor, self, self->model().ctx(), /*read_only=*/true};
+  return out;
+}
+
 // All is checked before anything is written.
 void load_state(Trainer& self, const py::dict& arrays, const Progress& progress) {
   const std::vector<Trainer::StateTensor> state = self.state();
@@ -171,7 +181,8 @@ void load_state(Trainer& self, const py::dict& arrays, const Progress& progress)
 }
 
 void bind_trainer(py::module_& m) {
-  py::class_<Trainer>(m, "Trainer", "The training loop of the core; bytegolf.Trainer is its face.")
+  py::class_<Trainer, std::shared_ptr<Trainer>>(m, "Trainer",
+                                                "The training loop of the core; bytegolf.Trainer is its face.")
       .def(py::init(&make_trainer), py::arg("config"), py::arg("model"), py::arg("data"), py::arg("comm") = py::none(),
            "data: a ShardSet, or None for step_on alone. Takes the model's parameters over, without a copy.")
       .def(
@@ -238,6 +249,8 @@ void bind_trainer(py::module_& m) {
           "state", &state_views, py::arg("prefix") = "",
           "Dict of the run's tensors whose names start with `prefix`, read-only; on the CPU views that change with the "
           "next step, on a GPU copies.")
+      .def("views", &shared_views, py::arg("prefix") = "",
+           "Dict of the same tensors as read-only Arrays, which change with the next step, on any device.")
       .def(
           "load_state",
           [](Trainer& self, const py::dict& arrays, int64_t step, int64_t snapshots, int64_t bytes, double elapsed_s,

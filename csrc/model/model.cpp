@@ -218,6 +218,10 @@ Tensor Model::logits(std::span<const int32_t> ids, int64_t B, int64_t T) {
   return impl_->forward(false).reshape({B, T, impl_->config.vocab_size()});
 }
 
+std::shared_ptr<const void> Model::activations() const {
+  return impl_->active ? impl_->active->memory() : nullptr;
+}
+
 void Model::nll(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T,
                 std::span<double> out) {
   Impl& m = *impl_;

@@ -38,6 +38,8 @@ class Model {
 
   /// (B,T,V) in the model's dtype; a view that the next call of any kind overwrites.
   Tensor logits(std::span<const int32_t> ids, int64_t B, int64_t T);
+  /// Keeps the memory of the plan last used, hence that of logits(), when the model plans anew or is gone.
+  std::shared_ptr<const void> activations() const;
   /// Forward for training. `directions` (latent, 256) row-major, columns of unit length; empty: drawn from the seed.
   /// Targets of -1 are not scored. Throws NumericsError when the loss is not finite.
   Losses loss(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T, double jepa_lambda,

@@ -18,7 +18,7 @@ void Plan::add(Tensor& t, const char* name, Shape shape, DType dtype, Life life)
 }
 
 void Plan::commit() {
-  buffer_ = Buffer(needed_bytes(), ctx_.device);  // the last line gives empty tensors an address
+  buffer_ = std::make_shared<Buffer>(needed_bytes(), ctx_.device);  // the last line gives empty tensors an address
   for (Row& r : rows_)
     if (r.overlaid) r.offset += kept_;
   activate();
@@ -26,7 +26,7 @@ void Plan::commit() {
 
 void Plan::activate() const {
   for (const Row& r : rows_)
-    *r.handle = r.present ? Tensor(buffer_.at(r.offset), r.shape, r.dtype, ctx_.device) : Tensor();
+    *r.handle = r.present ? Tensor(buffer_->at(r.offset), r.shape, r.dtype, ctx_.device) : Tensor();
 }
 
 std::string Plan::print() const {
@@ -40,7 +40,7 @@ std::string Plan::print() const {
       out << std::left << std::setw(9) << kLives[static_cast<int>(r.life)] << std::setw(40) << r.name << std::setw(24)
           << r.shape.str() << std::right << std::setw(14) << r.offset << std::setw(14)
           << static_cast<size_t>(r.shape.numel()) * size_of(r.dtype) << "\n";
-  out << "total " << buffer_.size_bytes() << " bytes, of which " << overlay_max_ << " are shared by scopes in turn\n";
+  out << "total " << buffer_->size_bytes() << " bytes, of which " << overlay_max_ << " are shared by scopes in turn\n";
   return out.str();
 }
 

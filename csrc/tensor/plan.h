@@ -1,6 +1,7 @@
 // Where activations live: layers say what they need, then one arena is allocated and steps allocate nothing.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -60,7 +61,9 @@ class Plan {
   void commit();
   /// Fills all handles again, after another plan did.
   void activate() const;
-  size_t size_bytes() const { return buffer_.size_bytes(); }
+  size_t size_bytes() const { return buffer_->size_bytes(); }
+  /// Keeps the memory that the handles point into when the plan is gone.
+  std::shared_ptr<const void> memory() const { return buffer_; }
   /// What commit() asks for.
   size_t needed_bytes() const { return kept_ + overlay_max_ + Buffer::kAlign; }
   /// A table: lifetime, name, shape, offset, bytes.
@@ -84,7 +87,7 @@ class Plan {
   std::vector<Row> rows_;
   std::string path_;
   size_t kept_ = 0, overlay_ = 0, overlay_max_ = 0;  // bytes
-  Buffer buffer_;
+  std::shared_ptr<const Buffer> buffer_ = std::make_shared<Buffer>();
 };
 
 }  // namespace bg

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bytegolf._bytegolf import FormatError, NumericsError, __version__
+from bytegolf._bytegolf import Array, FormatError, NumericsError, __version__
 
 if TYPE_CHECKING:
     from bytegolf.artifact import load, pack
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from bytegolf.model import Losses, Model
     from bytegolf.scoring import Score, evaluate
     from bytegolf.trainer import Trainer
+    from bytegolf.weights import load_safetensors, save_safetensors
 
 __all__ = [
+    "Array",
     "Config",
     "FormatError",
     "Losses",
@@ -27,9 +29,11 @@ __all__ = [
     "dequantise",
     "evaluate",
     "load",
+    "load_safetensors",
     "pack",
     "pack_tensors",
     "quantise",
+    "save_safetensors",
     "unpack_tensors",
 ]
 
@@ -41,6 +45,7 @@ _HOMES = {
     "scoring": ("Score", "evaluate"),
     "model": ("Losses", "Model"),
     "trainer": ("Trainer",),
+    "weights": ("load_safetensors", "save_safetensors"),
 }
 
 

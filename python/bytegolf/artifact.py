@@ -6,20 +6,20 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy.typing as npt
-
+from bytegolf import _bytegolf
 from bytegolf.codec import load_parameters, pack_parameters, read_artifact
 from bytegolf.config import Config
+from bytegolf.ids import AnyArray
 from bytegolf.model import Model
 
-__all__ = ["artifact_options", "load", "pack"]
+__all__ = ["artifact_options", "chosen_weights", "load", "pack"]
 
 
 def pack(
     model: Any,
     path: str | os.PathLike[str],
     scheme: str = "int6_mixed",
-    weights: Literal["ema", "swa", "raw"] | Mapping[str, npt.NDArray[Any]] | None = None,
+    weights: Literal["ema", "swa", "raw"] | Mapping[str, AnyArray] | None = None,
 ) -> int:
     """Quantises a model, writes its artifact, and returns the bytes written.
 
@@ -27,28 +27,32 @@ def pack(
     of parameters; None means "ema" for a Trainer and "raw" for a Model. Tensors that only training uses are left out. The
     model section of the options travels along. ValueError when averages are asked of a Model that has none.
     """
-    trainer = None if isinstance(model, Model) else model
-    model = model if trainer is None else trainer.model
-    if weights is None:
-        weights = "raw" if trainer is None else "ema"
-    if isinstance(weights, str):
-        if weights == "raw":
-            params = model.parameters()
-        else:
-            params = getattr(trainer, weights, None) if weights in ("ema", "swa") else None
-            if params is None:
-                raise ValueError(
-                    f'weights = "{weights}" are not to be had here: pass a Trainer that keeps them, or a dict'
-                )
-    else:
-        params = dict(weights)
+    model, params = chosen_weights(model, weights)
     stored = [row["name"] for row in model.specs() if row["codec"] != "left_out"]
     missing = [name for name in stored if name not in params]
     if missing:
         raise ValueError(f"weights lack {', '.join(missing)}")
     text = model.config.text(["model"])
-    chosen = {name: params[name] for name in stored}
+    chosen = {name: _bytegolf.host_array(params[name], name) for name in stored}
     return pack_parameters(chosen, path, scheme, text, threads=model.threads)
+
+
+def chosen_weights(
+    model: Any, weights: Literal["ema", "swa", "raw"] | Mapping[str, AnyArray] | None
+) -> tuple[Model, dict[str, Any]]:
+    """The Model itself and the weights that `pack` was asked for."""
+    trainer = None if isinstance(model, Model) else model
+    model = model if trainer is None else trainer.model
+    if weights is None:
+        weights = "raw" if trainer is None else "ema"
+    if not isinstance(weights, str):
+        return model, dict(weights)
+    if weights == "raw":
+        return model, model.parameters()
+    params = getattr(trainer, weights, None) if weights in ("ema", "swa") else None
+    if params is None:
+        raise ValueError(f'weights = "{weights}" are not to be had here: pass a Trainer that keeps them, or a dict')
+    return model, params
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu", dtype: str = "auto", threads: int = 0) -> Model:

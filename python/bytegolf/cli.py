@@ -33,6 +33,12 @@ Dtype = Annotated[
     Literal["auto", "float32", "float64", "bfloat16"],
     Parameter(name="--dtype", help="Numbers to compute in; auto: bfloat16 on cuda, float32 on cpu."),
 ]
+ConfigOf = Annotated[
+    str | None,
+    Parameter(
+        name="--config", help="TOML file or preset: options of a .safetensors file that carries none of its own."
+    ),
+]
 Run = Annotated[Path | None, Parameter(name="--run", help="Folder of the run; by default a new one below runs/.")]
 
 
@@ -125,6 +131,7 @@ def eval(
     data: str,
     /,
     *,
+    config: ConfigOf = None,
     window: int | None = None,
     stride: int | None = None,
     split: Literal["", "train", "val"] = "val",
@@ -137,7 +144,7 @@ def eval(
     Parameters
     ----------
     artifact
-        Packed model, or a run folder.
+        Packed model, run folder, or weights in .safetensors.
     data
         Shard file (.bin), folder or glob; any other file is one document of text.
     window
@@ -149,7 +156,7 @@ def eval(
     """
     from bytegolf.cli_model import eval_command
 
-    eval_command(artifact, data, window, stride, split, device, dtype, json)
+    eval_command(artifact, data, config, window, stride, split, device, dtype, json)
 
 
 @app.command
@@ -160,23 +167,42 @@ def pack(
     *,
     weights: Literal["ema", "raw", "swa"] = "ema",
     scheme: Literal["int6_mixed", "int6_byte256"] = "int6_mixed",
+    config: ConfigOf = None,
 ) -> None:
-    """Pack the newest checkpoint of a run into an artifact.
+    """Pack the newest checkpoint of a run, or weights in .safetensors, into an artifact.
 
     Parameters
     ----------
     source
-        Run folder, or its checkpoints.
+        Run folder, its checkpoints, or a .safetensors file (a published program's state dict, say).
     output
         File to write.
     weights
-        Which weights: their average, the last ones, or the mean of snapshots.
+        Which weights of a checkpoint: their average, the last ones, or the mean of snapshots.
     scheme
         Quantisation.
     """
     from bytegolf.packing import pack_command
 
-    pack_command(source, output, weights, scheme)
+    pack_command(source, output, weights, scheme, config)
+
+
+@app.command
+def export(source: Path, output: Path, /, *, weights: Literal["ema", "raw", "swa"] = "ema") -> None:
+    """Write weights as safetensors, under the published names and with the options inside.
+
+    Parameters
+    ----------
+    source
+        Run folder or its checkpoints (the newest one), or an artifact.
+    output
+        File to write, NAME.safetensors.
+    weights
+        Which weights of a checkpoint: their average, the last ones, or the mean of snapshots.
+    """
+    from bytegolf.packing import export_command
+
+    export_command(source, output, weights)
 
 
 @app.command
@@ -206,6 +232,7 @@ def generate(
     prompt: str = "",
     /,
     *,
+    config: ConfigOf = None,
     n: int = 400,
     temperature: float = 1.0,
     seed: int = 0,
@@ -217,7 +244,7 @@ def generate(
     Parameters
     ----------
     artifact
-        Packed model, or a run folder.
+        Packed model, run folder, or weights in .safetensors.
     prompt
         Text that the sample goes on from.
     n
@@ -229,7 +256,7 @@ def generate(
     """
     from bytegolf.cli_model import generate_command
 
-    generate_command(artifact, prompt, n, temperature, seed, device, dtype)
+    generate_command(artifact, prompt, config, n, temperature, seed, device, dtype)
 
 
 @app.command

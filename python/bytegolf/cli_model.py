@@ -1,4 +1,4 @@
-"""`bytegolf eval` and `generate`: what a packed model makes of given bytes, and what it says itself."""
+"""`bytegolf eval` and `generate`: what a model on disk makes of given bytes, and what it says itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from bytegolf.artifact import load
 from bytegolf.config import Config
 from bytegolf.ids import document_ids
 from bytegolf.model import Model
+from bytegolf.options import resolve
+from bytegolf.weights import load_safetensors
 
 PROMPT_BYTES = 1 << 20
 
@@ -22,6 +24,16 @@ def artifact_of(path: Path) -> Path:
     if not found.is_file():
         raise console.UserError(f"{found} does not exist" if path.is_dir() else f"{path} is no file and no run folder")
     return found
+
+
+def model_of(path: Path, config: str | None, device: str, dtype: str) -> tuple[Path, Model]:
+    """The file and its model: of safetensors by the options that `config` names (or those inside), else of an artifact."""
+    if path.suffix == ".safetensors":
+        return path, load_safetensors(path, resolve(config) if config else None, device, dtype, say=console.say)
+    if config:
+        raise console.UserError(f"--config is for .safetensors; {path} has its options inside")
+    found = artifact_of(path)
+    return found, load(found, device, dtype)
 
 
 def ids_of(data: str, config: Config, split: str) -> runner.Ids:
@@ -38,14 +50,22 @@ def ids_of(data: str, config: Config, split: str) -> runner.Ids:
 
 
 def eval_command(
-    artifact: Path, data: str, window: int | None, stride: int | None, split: str, device: str, dtype: str, json: bool
+    artifact: Path,
+    data: str,
+    config: str | None,
+    window: int | None,
+    stride: int | None,
+    split: str,
+    device: str,
+    dtype: str,
+    json: bool,
 ) -> None:
     """Scores and prints."""
-    path = artifact_of(artifact)
-    model = load(path, device, dtype)
+    path, model = model_of(artifact, config, device, dtype)
     window = window or model.config.seq_len
     own = path.parent / "config.toml"  # of the run that made it: its stride is that of the score of record
-    stride = stride or min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
+    options = Config.from_toml(own) if own.is_file() and config is None else model.config
+    stride = stride or min(options.eval_stride, window)
     ids = ids_of(data, model.config, split)
     got = runner.score(model, ids, window, stride)
     size = path.stat().st_size
@@ -56,7 +76,7 @@ def eval_command(
         )
         return
     table = console.table("", "figure", right=("figure",))
-    table.add_row("artifact", f"{size:,} bytes")
+    table.add_row("weights" if path.suffix == ".safetensors" else "artifact", f"{size:,} bytes")
     table.add_row("bits per byte", f"{got.bpb:.6f}")
     if got.floored_bpb is not None:
         table.add_row("bits per byte, whole windows only", f"{got.floored_bpb:.6f}")
@@ -70,10 +90,10 @@ def eval_command(
 
 
 def generate_command(
-    artifact: Path, prompt: str, n: int, temperature: float, seed: int, device: str, dtype: str
+    artifact: Path, prompt: str, config: str | None, n: int, temperature: float, seed: int, device: str, dtype: str
 ) -> None:
     """Writes the prompt and its continuation to standard output, byte by byte as they come."""
-    model: Model = load(artifact_of(artifact), device, dtype)
+    _, model = model_of(artifact, config, device, dtype)
     start = prompt.encode("utf-8", errors="surrogateescape")
     if len(start) > PROMPT_BYTES:
         raise console.UserError(f"the prompt has {len(start):,} bytes; at most {PROMPT_BYTES:,} are read")

@@ -1,18 +1,36 @@
-"""How ids come in: any integer array, checked once, then int32 in C order as the core reads them."""
+"""How ids come in: any library's integer array, checked once, then int32 in C order as the core reads them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from bytegolf import _bytegolf
+
 Ids = npt.NDArray[np.int32]
 
 
-def as_ids(values: Any, dimensions: int, what: str = "ids") -> Ids:
-    """`values` as an int32 array of so many dimensions; ValueError for other kinds of numbers, ranks or ranges."""
-    array = np.asarray(values)
+class SupportsDLPack(Protocol):
+    """An array of any library that shares it by DLPack: torch, CuPy, JAX, `bytegolf.Array`."""
+
+    def __dlpack__(self) -> Any:
+        """A capsule."""
+
+    def __dlpack_device__(self) -> Any:
+        """Kind and number of the device."""
+
+
+AnyArray = npt.ArrayLike | SupportsDLPack
+
+
+def as_ids(values: AnyArray, dimensions: int, what: str = "ids") -> Ids:
+    """`values` as an int32 array of so many dimensions; ValueError for other kinds of numbers, ranks or ranges.
+
+    int32 in C order is taken as it lies in host memory; what lies on a GPU comes over in one copy.
+    """
+    array = _bytegolf.host_array(values, what)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{what} must be integers, got {array.dtype}")
     if array.ndim != dimensions:

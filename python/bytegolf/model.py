@@ -12,7 +12,7 @@ from bytegolf import _bytegolf
 from bytegolf._bytegolf import Losses
 from bytegolf.config import Config
 from bytegolf.device import resolve
-from bytegolf.ids import as_ids, document_ids
+from bytegolf.ids import AnyArray, as_ids, document_ids
 from bytegolf.scoring import evaluate
 
 __all__ = ["Losses", "Model"]
@@ -25,8 +25,9 @@ class Model(_bytegolf.Model):
 
     Model(config, device="cpu", dtype="auto", seed=0, threads=0): device cpu, cuda or auto; dtype float32 or float64 on the
     CPU, bfloat16 or float32 on CUDA, auto for the first of each; first values drawn from `seed`, threads 0 means one per
-    core. Results have the same bits at any number of threads. Arrays are NumPy's, parameters and gradients float32 where
-    dtype is bfloat16; ids are integer arrays [B,T]. The GIL is released during work; one model serves one thread at a time. ValueError for options
+    core. Results have the same bits at any number of threads. What comes out are NumPy's arrays, parameters and gradients
+    float32 where dtype is bfloat16; the methods named `..view` share the model's own memory instead (see bytegolf.Array).
+    What goes in may be any library's (DLPack, NumPy's or CUDA's array interface); ids are integer arrays [B,T]. The GIL is released during work; one model serves one thread at a time. ValueError for options
     that contradict each other, ids outside the vocabulary (naming row and position) and shapes that do not fit.
     """
 
@@ -45,20 +46,58 @@ class Model(_bytegolf.Model):
         """Published name -> fresh copy in the master dtype, in order of declaration; 0-d stays 0-d."""
         return super().parameters()
 
-    def load_parameters(self, params: Mapping[str, Array]) -> None:
-        """Replaces all parameters. Every name must be there and fit in shape, else ValueError and nothing changes."""
+    def load_parameters(self, params: Mapping[str, AnyArray]) -> None:
+        """Replaces all parameters. Every name must be there and fit in shape, else ValueError and nothing changes.
+
+        Arrays of the master dtype on the model's own GPU are copied inside it; others pass through host memory.
+        """
         super().load_parameters(dict(params))
+
+    def views(self) -> dict[str, _bytegolf.Array]:
+        """Published name -> the live parameter itself, without a copy: it changes with the model, and the model with it.
+
+        Call refresh() after writing. On a GPU a view that another library took over before further calls of the model is
+        ready again after synchronise(). A view stays valid when the model is gone.
+        """
+        return super().views()
+
+    def gradient_views(self) -> dict[str, _bytegolf.Array]:
+        """Name -> what backward() adds to, without a copy; as `views`."""
+        return super().gradient_views()
+
+    def operand_views(self) -> dict[str, _bytegolf.Array]:
+        """Name -> what matrix products read, read-only: in bfloat16 models a bfloat16 copy, elsewhere the parameter."""
+        return super().operand_views()
+
+    def refresh(self, stream: int | None = None) -> None:
+        """Makes the model use what was written into `views`: in bfloat16 models the operands are rounded anew.
+
+        stream: the CUDA stream that wrote, as an integer (torch.cuda.current_stream().cuda_stream); the model waits for it.
+        None waits for the whole GPU. On the CPU there is nothing to wait for.
+        """
+        super().refresh(stream)
+
+    def synchronise(self) -> None:
+        """Waits until all that was asked of the model is done. Only who shares its memory on a GPU needs it."""
+        super().synchronise()
 
     def gradients(self) -> dict[str, Array]:
         """Name -> fresh copy of what backward() has added up since zero_gradients()."""
         return super().gradients()
 
-    def logits(self, ids: Array) -> Array:
+    def logits(self, ids: AnyArray) -> Array:
         """[B,T] ids -> [B,T,V] logits after the soft cap; row t depends on ids 0..t only."""
         return super().logits(as_ids(ids, 2))
 
+    def logits_view(self, ids: AnyArray) -> _bytegolf.Array:
+        """As `logits`, where the model computed them, without a copy: the next call of the model overwrites them.
+
+        While the view is held, so is the memory of activations that it lies in.
+        """
+        return super().logits_view(as_ids(ids, 2))
+
     def loss(
-        self, ids: Array, targets: Array, jepa_lambda: float = 0.0, sigreg_directions: Array | None = None
+        self, ids: AnyArray, targets: AnyArray, jepa_lambda: float = 0.0, sigreg_directions: AnyArray | None = None
     ) -> Losses:
         """Means in nats over one batch [B,T]: ce, jepa_pred, jepa_sigreg, latent, and
 
@@ -66,13 +105,14 @@ class Model(_bytegolf.Model):
         Targets of -1 are not scored. sigreg_directions [latent, 256]: unit columns, drawn from the seed when None.
         NumericsError when a part is not finite.
         """
-        return super().loss(as_ids(ids, 2), as_ids(targets, 2, "targets"), jepa_lambda, sigreg_directions)
+        directions = None if sigreg_directions is None else _bytegolf.host_array(sigreg_directions, "sigreg_directions")
+        return super().loss(as_ids(ids, 2), as_ids(targets, 2, "targets"), jepa_lambda, directions)
 
     def backward(self, scale: float = 1.0) -> None:
         """Adds scale * d total / d parameter of the last loss() to the gradients; once per loss()."""
         super().backward(scale)
 
-    def nll(self, ids: Array) -> npt.NDArray[np.float64]:
+    def nll(self, ids: AnyArray) -> npt.NDArray[np.float64]:
         """[B,T] ids -> float64 nats [B,T-1] of ids[:, 1:], each given the ids before it in its row."""
         return super().nll(as_ids(ids, 2))
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bytegolf import _bytegolf
-from bytegolf.ids import as_ids
+from bytegolf.ids import AnyArray, as_ids
 
 if TYPE_CHECKING:
     from bytegolf.dist.group import Group
@@ -33,7 +33,7 @@ class Score:
 
 def evaluate(
     model: _bytegolf.Model,
-    ids: npt.ArrayLike,
+    ids: AnyArray,
     window: int | None = None,
     stride: int | None = None,
     progress: Callable[[int, int], None] | None = None,

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bytegolf import _bytegolf
-from bytegolf._bytegolf import FormatError, Losses, ShardSet
+from bytegolf._bytegolf import FormatError, Losses, NumericsError, ShardSet
 from bytegolf.checkpoint import STATE, newest, read_checkpoint, write_checkpoint
 from bytegolf.config import Config
 from bytegolf.dist.group import Group
-from bytegolf.ids import as_ids
+from bytegolf.ids import AnyArray, as_ids
 from bytegolf.model import Model
 
 Array = npt.NDArray[Any]
@@ -105,7 +105,7 @@ class Trainer:
             is_place = isinstance(data, (str, os.PathLike)) or (
                 isinstance(data, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in data)
             )
-            self._data = ShardSet(data if is_place else np.asarray(data), config.family, "train")
+            self._data = ShardSet(data if is_place else _bytegolf.host_array(data, "data"), config.family, "train")
         self.group = group
         self.stopped = False  # whether a rank has asked to stop; see proceed()
         self._agreed = False  # with all ranks, on the next step
@@ -128,15 +128,16 @@ class Trainer:
         return self._stepped(self._core.step)
 
     def step_on(
-        self, ids: Array, targets: Array, *, micro_batches: int = 1, sigreg_directions: Array | None = None
+        self, ids: AnyArray, targets: AnyArray, *, micro_batches: int = 1, sigreg_directions: AnyArray | None = None
     ) -> StepResult:
         """The next step on given integer ids and targets [B,T] (target -1: not scored), cut along B into equal micro-batches.
 
         sigreg_directions [latent, 256] float64, unit columns; those of the run when None.
         """
         x, y = as_ids(ids, 2), as_ids(targets, 2, "targets")
+        directions = None if sigreg_directions is None else _bytegolf.host_array(sigreg_directions, "sigreg_directions")
         self.proceed()
-        return self._stepped(lambda: self._core.step_on(x, y, micro_batches, sigreg_directions))
+        return self._stepped(lambda: self._core.step_on(x, y, micro_batches, directions))
 
     def proceed(self, stop: bool = False) -> bool:
         """Whether another step may begin: the same answer on all ranks, by rank 0's clock. False, too, at most a second after
@@ -165,7 +166,7 @@ class Trainer:
         return result
 
     def check_ranks(self) -> None:
-        """RuntimeError on all ranks, naming rank and tensor, when not all hold the same weights, moments and averages."""
+        """NumericsError on all ranks, naming rank and tensor, when not all hold the same weights, moments and averages."""
         if self.group is None:
             return
         found = self.group.gather(self._core.fingerprints())
@@ -179,7 +180,7 @@ class Trainer:
                 )
         words = self.group.broadcast(words)
         if words:
-            raise RuntimeError(words)
+            raise NumericsError(words)
 
     def run(self, callback: Callable[[StepResult], object] | None = None) -> StepResult | None:
         """Steps until the run is done, or `callback` (called after each step) returns False. Returns the last result."""
@@ -230,6 +231,13 @@ class Trainer:
     def swa(self) -> dict[str, Array] | None:
         """Copies of the mean of snapshots, as `ema`; None before the first snapshot."""
         return self._average("swa") if self._core.progress["snapshots"] > 0 else None
+
+    def views(self, prefix: str = "") -> dict[str, _bytegolf.Array]:
+        """What the next steps depend on, live, read-only and without a copy, on any device; names that start with `prefix`.
+
+        weights/NAME, first/NAME and second/NAME (moments), ema/NAME, swa/NAME (averaged tensors only), as in a checkpoint.
+        """
+        return self._core.views(prefix)
 
     def _average(self, kind: str) -> dict[str, Array]:
         averages = self._core.state(f"{kind}/")

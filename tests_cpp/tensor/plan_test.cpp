@@ -110,6 +110,23 @@ TEST(Plan, ActivatePointsTheHandlesBackAtItsOwnMemory) {
   EXPECT_EQ(l.backward1.data(), backward.data());
 }
 
+TEST(Plan, MemoryOutlivesThePlanForWhoHoldsIt) {
+  Layers l;
+  std::shared_ptr<const void> memory;
+  std::weak_ptr<const void> seen;
+  {
+    Plan plan(context(DType::f32), Purpose::infer);
+    l.reserve(plan, 9);
+    plan.commit();
+    seen = memory = plan.memory();
+    *static_cast<float*>(l.stream.data()) = 3;
+  }
+  EXPECT_EQ(*l.stream.ptr<float>(), 3);
+  EXPECT_FALSE(seen.expired());
+  memory.reset();
+  EXPECT_TRUE(seen.expired());
+}
+
 TEST(Plan, TableListsEveryTensorThatExists) {
   Layers l;
   Plan plan(context(DType::f32), Purpose::train), infer(context(DType::f32), Purpose::infer);
