@@ -28,6 +28,8 @@ from bytegolf.scoring import evaluate
 from bytegolf.submission import script
 from bytegolf.submission.logged import config_hash, ids_sha256
 from bytegolf.submission.meter import sha256, weigh
+from bytegolf.trackers import names_of
+from bytegolf.trackers.attend import attend
 from bytegolf.trainer import StepResult, Trainer
 
 CHECKPOINTS = "checkpoints"
@@ -98,6 +100,7 @@ def run(config: Config, folder: Path, *, resume: bool = False, what: str = "trai
     for name in ("train_data", "val_data"):
         if not config.get(name).strip('"'):
             raise UserError(f"option {name} is empty: name a shard folder, file or glob (see `bytegolf data --help`)")
+    names_of(config.track)
     held_out = read_stream(config.val_data, config.family)
     if not resume and (folder / log.NAME).exists():
         raise UserError(f"{folder} holds a run already; go on with --resume, or choose another folder with --run")
@@ -110,6 +113,7 @@ def run(config: Config, folder: Path, *, resume: bool = False, what: str = "trai
         config.to_toml(folder / "config.toml")
     script.keep(config, folder)
     journal = log.RunLog(folder / log.NAME)
+    attend(journal, config.track, folder)
     try:
         with Progress(what) as progress:
             going = _Run(config, folder, trainer, held_out, journal, progress)

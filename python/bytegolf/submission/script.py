@@ -23,6 +23,7 @@ SUFFIXES = {".h", ".cpp", ".def", ".cu", ".cuh", ".py"}
 LEFT_OUT = (
     "python/bytegolf/bench.py",
     "python/bytegolf/bench_device.py",
+    "python/bytegolf/comparison.py",
     "python/bytegolf/data/",
     "python/bytegolf/demo.py",
     "python/bytegolf/interval_plot.py",
@@ -34,9 +35,10 @@ LEFT_OUT = (
     "python/bytegolf/submission/folder.py",
     "python/bytegolf/submission/page.py",
     "python/bytegolf/submission/verify.py",
+    "python/bytegolf/watch/",
 )
 # Options that a run chooses for itself; all others must agree between the seeds of a submission.
-OWN = ("seed", "train_data", "val_data", "device")
+OWN = ("seed", "train_data", "val_data", "device", "track")
 # Literal context bits suit text; the archive has its own hashes, so LZMA's are left out.
 _FILTERS = [
     {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24, "lc": 4, "lp": 0, "pb": 0}
