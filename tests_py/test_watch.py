@@ -232,13 +232,13 @@ def test_a_long_run_keeps_a_bounded_curve_with_both_its_ends(tmp_path):
 
 
 def test_in_a_terminal_it_follows_another_process_and_ends_with_it(tmp_path, writer):
-    writer(tmp_path / "run", 30, "end")
+    writer(tmp_path / "run", 80, "end")
     status, seen = in_terminal("watch", tmp_path / "run", "--every-s", "0.1")
     assert status == 0
-    shown = {int(step) for step in re.findall(r"step (\d+) of 30", seen)}
+    shown = {int(step) for step in re.findall(r"step (\d+) of 80", seen)}
     assert len(shown) >= 3  # frames on the way
     last = seen[seen.rindex("\x1b[?1049l") :]  # what stays when the terminal's own screen is back
-    for words in ("done", "100 %", "step 30 of 30", "2.5000 bpb", "500 bytes", "4.00 bits per weight"):
+    for words in ("done", "100 %", "step 80 of 80", "2.5000 bpb", "500 bytes", "4.00 bits per weight"):
         assert words in last
 
 

@@ -19,6 +19,7 @@ OPTIONAL = (
     ("huggingface_hub", "huggingface-hub", "data", "`data fetch`"),
     ("scipy", "scipy", "sweep", "`report`"),
     ("submitit", "submitit", "sweep", "`sweep` on Slurm"),
+    ("tensorboard", "tensorboard", "track", "looking at what option track wrote"),
     ("wandb", "wandb", "track", "option track"),
     ("trackio", "trackio", "track", "option track"),
     ("pytest", "pytest", "test", "./test"),

@@ -15,6 +15,7 @@ from bytegolf.follow import LogTail
 from bytegolf.log import counted
 from bytegolf.trackers import About, Tracker, home_of, key_of, open_tracker, score_name, values_of
 
+KEEP_EVERY = 500  # lines, of a long log sent at once: who is stopped there does not send them again
 STATE = "track"  # folder in the run's: NAME.json (what was sent), NAME.log (what the tracker said)
 
 
@@ -76,8 +77,10 @@ class Feed:
         """
         lines, reason, going = counted(self._tail.read()), "", True
         while True:
-            for line in lines:
+            for number, line in enumerate(lines, 1):
                 self._one(line)
+                if number % KEEP_EVERY == 0 and self._tracker is not None:
+                    self._keep()
                 reason = str(line.get("reason", "")) if line["kind"] == "end" else reason
             if lines and self._tracker is not None:
                 self._tracker.flush()

@@ -146,9 +146,9 @@ def _scores(run: Watched) -> RenderableType:
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(justify="right")
-    grid.add_column(style="dim")
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(style="dim", no_wrap=True)
     for name, score in run.scores.items():
         label = SCORES.get(name, f"held-out, {name.replace('_', ', ')}")
         grid.add_row(label, _number(score.bpb, "{:.4f} bpb"), f"step {score.step:,}")
@@ -156,7 +156,7 @@ def _scores(run: Watched) -> RenderableType:
     if size and parameters:
         grid.add_row("artifact", f"{size:,} bytes", f"{8 * size / parameters:.2f} bits per weight")
     if not run.scores:
-        grid.add_row("no score yet", "", "")
+        grid.add_row("no held-out score yet", "", "")
     return grid
 
 
