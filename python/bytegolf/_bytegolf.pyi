@@ -439,6 +439,11 @@ class Config:
         step size; token and bigram tables
         """
     @property
+    def track(self) -> str:
+        """
+        names; who follows log.jsonl: tensorboard, wandb, trackio, with commas; empty means nobody
+        """
+    @property
     def train_batch_ids(self) -> int:
         """
         ids; read per optimiser step over all ranks

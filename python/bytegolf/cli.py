@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from bytegolf import FormatError, NumericsError, __version__, cli_data, cli_submission, cli_sweep
+from bytegolf import FormatError, NumericsError, __version__, cli_data, cli_submission, cli_sweep, cli_watch
 from bytegolf.console import Stopped, UserError
 
 app = App(
@@ -24,6 +24,7 @@ app = App(
 app.command(cli_data.app)
 app.update(cli_sweep.app)
 app.update(cli_submission.app)
+app.update(cli_watch.app)
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON value instead of a table.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],

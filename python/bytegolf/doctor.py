@@ -12,13 +12,16 @@ GEMM_BUDGET_S = 0.2  # seconds of measuring, per library
 
 # Optional packages: module, name on the index, extra of bytegolf, what for.
 OPTIONAL = (
-    ("matplotlib", "matplotlib", "plots", "curves.png of a run"),
+    ("matplotlib", "matplotlib", "plots", "curves.png of a run, `plot`"),
     ("pyarrow", "pyarrow", "data", "`data prepare` from Parquet"),
     ("zstandard", "zstandard", "data", "`data prepare` from .zst files"),
     ("sentencepiece", "sentencepiece", "data", "`data prepare` from sp1024 shards"),
     ("huggingface_hub", "huggingface-hub", "data", "`data fetch`"),
     ("scipy", "scipy", "sweep", "`report`"),
     ("submitit", "submitit", "sweep", "`sweep` on Slurm"),
+    ("tensorboard", "tensorboard", "track", "looking at what option track wrote"),
+    ("wandb", "wandb", "track", "option track"),
+    ("trackio", "trackio", "track", "option track"),
     ("pytest", "pytest", "test", "./test"),
     ("hypothesis", "hypothesis", "test", "./test"),
 )

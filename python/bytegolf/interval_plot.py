@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bytegolf import console
-from bytegolf.plots import BLUE, FAINT, INK, ORANGE
+from bytegolf.plots import BLUE, GRID, INK, ORANGE, save, style
 from bytegolf.stats import Summary
 
 
@@ -31,16 +30,7 @@ class Line:
 
 def draw_intervals(rows: Sequence[Row], lines: Sequence[Line], unit: str, caption: str, picture: Path) -> None:
     """Writes a picture whose suffix tells its format (.png, .svg, .pdf). UserError when matplotlib is missing."""
-    matplotlib = console.need("matplotlib", "plots", "to draw a plot")
-    matplotlib.use("Agg")
-    style: dict[str, Any] = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-    }
-    style |= {"axes.edgecolor": FAINT, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with matplotlib.rc_context(style):
+    with style("to draw a plot", **{"axes.spines.left": False}):
         _draw(rows, lines, unit, caption, picture)
 
 
@@ -60,13 +50,10 @@ def _draw(rows: Sequence[Row], lines: Sequence[Line], unit: str, caption: str, p
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.ticklabel_format(axis="x", useOffset=False)
-    axes.grid(True, axis="x", color="#eceff1", linewidth=0.8)
+    axes.grid(True, axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel(unit)
     axes.set_title(caption, loc="left", color=INK, fontsize=10)
     if lines:
         figure.legend(frameon=False, loc="outside lower left", ncols=len(lines), fontsize=9)
-    try:
-        figure.savefig(picture)
-    except ValueError as error:  # an unknown suffix
-        raise console.UserError(f"--plot {picture}: {error}") from None
+    save(figure, picture, "--plot")

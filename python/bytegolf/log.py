@@ -2,25 +2,40 @@
 
 Every line has `kind` and `time` (seconds since 1970, UTC). Kinds:
 
-start       version, commit, machine, hardware, device, dtype, world_size (ranks), seed, config, code_sha256 (of train_gpt.py), parameters, step (0, or
-            where a resumed run goes on)
+start       version, commit, machine, hardware, device, dtype, world_size (ranks), seed, config, code_sha256 (of train_gpt.py), parameters,
+            step (0, or where a resumed run goes on), locked (whether the writer holds a lock on this file while it lives, see
+            `writer_lives`)
 step        step, losses in nats, bpb (of the batch), grad_norm, lr_factor, bytes (read so far), bytes_per_s, elapsed_s, left_s
 val         step, weights, window, stride, bpb, nats, bytes, targets, seconds; `from` is "memory" or "artifact"
 checkpoint  step, path, seconds
 end         reason ("done", "interrupted" or the error), and for "done" the whole report
+track       tracker, problem, sent_step: a tracker got no further than that step. Only written when one has a problem; may follow `end`
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 NAME = "log.jsonl"
+_FLOCK = "hhqqi0q"  # struct flock of 64-bit Linux: type, whence, start, length, pid
+
+
+class Listener(Protocol):
+    """Something that wants to know when the log grows. It must not raise."""
+
+    def wrote(self, kind: str) -> None:
+        """A line of this kind is in the file."""
+
+    def close(self) -> None:
+        """The last line is in the file, which is still open: `write` may add what there is to say."""
 
 
 class RunLog:
@@ -30,17 +45,26 @@ class RunLog:
         """Opens for appending; a last line that a crash cut short is closed first, so that the next one stands alone."""
         cut = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a", encoding="utf-8")
+        self._locked = _lock(self._file)
+        self.listeners: list[Listener] = []
         if cut:
             self._file.write("\n")
 
     def write(self, kind: str, **facts: Any) -> None:
         """Adds one line and hands it to the system."""
+        if kind == "start":
+            facts["locked"] = self._locked
         line = json.dumps({"kind": kind, "time": round(time.time(), 3), **_plain(facts)}, allow_nan=False)
         self._file.write(line + "\n")
         self._file.flush()
+        if kind != "track":  # which listeners write themselves
+            for listener in self.listeners:
+                listener.wrote(kind)
 
     def close(self) -> None:
         """Makes the lines durable and closes the file."""
+        for listener in self.listeners:
+            listener.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -69,27 +93,70 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def read_log(path: Path | str) -> list[dict[str, Any]]:
-    """The lines that count: where a run was resumed at step s, earlier lines beyond s are left out (they were done again).
+def _lock(file: IO[str]) -> bool:
+    """Locks the open file for as long as this process has it open. False where the system has no such locks, or it is taken."""
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except (AttributeError, OSError):
+        return False
+    return True
 
-    A line cut short by a crash is skipped. Raises ValueError for a file without any line, OSError when it cannot be read.
+
+def writer_lives(path: Path | str) -> bool | None:
+    """Whether a process holds the lock of a log: only asks, takes nothing. None where the system cannot tell.
+
+    False means something only for logs whose `start` line has locked = true.
     """
-    kept: list[dict[str, Any]] = []
-    for line in _lines(Path(path)):
-        if line["kind"] == "start":
-            kept = [old for old in kept if old.get("step", 0) <= line.get("step", 0) and old["kind"] != "end"]
-        kept.append(line)
+    try:
+        with open(path, "rb") as file:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked)
+    except (AttributeError, OSError):
+        return None
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+def read_log(path: Path | str) -> list[dict[str, Any]]:
+    """The lines that count (see `counted`). A line cut short by a crash is skipped.
+
+    Raises ValueError for a file without any line, OSError when it cannot be read.
+    """
+    kept = counted(_lines(Path(path)))
     if not kept:
         raise ValueError(f"{path} holds no line of a run's log")
     return kept
 
 
+def counted(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where a run was resumed at step s, earlier lines beyond s are left out: they were done again.
+
+    The `end` of a run is the last line, before it what trackers said while the log was closed.
+    """
+    kept: list[dict[str, Any]] = []
+    for line in lines:
+        if line["kind"] == "start":
+            kept = [old for old in kept if old.get("step", 0) <= line.get("step", 0) and old["kind"] != "end"]
+        kept.append(line)
+    last = len(kept) - 1
+    while last >= 0 and kept[last]["kind"] == "track":
+        last -= 1
+    if last >= 0 and kept[last]["kind"] == "end":
+        kept.append(kept.pop(last))
+    return kept
+
+
+def parse(text: str | bytes) -> dict[str, Any] | None:
+    """One line of a log; None when it is none."""
+    try:
+        line = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("kind"), str) else None
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for text in file:
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(line, dict) and isinstance(line.get("kind"), str):
+            line = parse(text)
+            if line is not None:
                 yield line

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from bytegolf import console, log
 from bytegolf.console import UserError
+from bytegolf.runs import names_of_groups
 from bytegolf.stats import NATS_PER_BIT, Summary, Test, summarise, t_test, welch_test
 from bytegolf.sweep.results import CSV, JSONL, read_results
 
@@ -24,8 +25,6 @@ _WORDS = {
     "raw": "the last weights, whole chunks",
     "unquantised": "the chosen weights before quantisation, whole chunks",
 }
-# Options that say where data lies and how a run is watched; runs that differ in nothing else are one group.
-_IRRELEVANT = {"seed", "train_data", "val_data", "log_every", "val_every", "val_ids", "checkpoint_every"}
 
 
 @dataclass
@@ -105,7 +104,9 @@ def collect(what: Sequence[Path], score: Score) -> list[Group]:
             figure = row.get(f"bpb_{score}") if row["status"] == "done" else None
             _add(groups, name, _number(figure, path, score), row.get("seed"))
     runs = [(path, *_read_run(path, score)) for path in alone]
-    for path, name, (_, value, config) in zip(alone, _names([config for _, _, config in runs]), runs, strict=True):
+    for path, name, (_, value, config) in zip(
+        alone, names_of_groups([config for _, _, config in runs]), runs, strict=True
+    ):
         _add(groups, name or path.resolve().name, value, config.get("seed"))
     return list(groups.values())
 
@@ -150,15 +151,6 @@ def _log_of(path: Path) -> Path:
         return path / log.NAME
     why = "holds neither results.jsonl nor log.jsonl" if path.is_dir() else "does not exist"
     raise UserError(f"{path} {why}: name the folder of a sweep or of a run")
-
-
-def _names(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """A name for each run, equal for runs of one group: the options in which groups differ; "" for a single run."""
-    if len(configs) == 1:
-        return [""]
-    options = {name for config in configs for name in config} - _IRRELEVANT
-    differing = [name for name in sorted(options) if len({str(config.get(name)) for config in configs}) > 1]
-    return [" ".join(f"{name}={config.get(name)}" for name in differing) or "runs" for config in configs]
 
 
 def _given(values: Sequence[str], per_bit: float) -> Iterable[Group]:

@@ -31,6 +31,8 @@ from bytegolf.scoring import evaluate
 from bytegolf.submission import script
 from bytegolf.submission.logged import config_hash, ids_sha256
 from bytegolf.submission.meter import sha256, weigh
+from bytegolf.trackers import names_of
+from bytegolf.trackers.attend import attend
 from bytegolf.trainer import StepResult, Trainer
 
 CHECKPOINTS = "checkpoints"
@@ -105,6 +107,7 @@ def run(
         if not config.get(name).strip('"'):
             raise UserError(f"option {name} is empty: name a shard folder, file or glob (see `bytegolf data --help`)")
     device = config.device if group is None else of_rank(config.device, group.ranks.local_rank)
+    names_of(config.track)
     held_out = read_stream(config.val_data, config.family)
     first = group is None or group.rank == 0
     if first and not resume and (folder / log.NAME).exists():
@@ -116,9 +119,11 @@ def run(
     elif first:
         folder.mkdir(parents=True, exist_ok=True)
         config.to_toml(folder / "config.toml")
+    journal: log.RunLog | log.NoLog = log.NoLog()
     if first:
         script.keep(config, folder)
-    journal = log.RunLog(folder / log.NAME) if first else log.NoLog()
+        journal = log.RunLog(folder / log.NAME)
+        attend(journal, config.track, folder)
     if group is not None:
         group.on_failure(lambda words: journal.write("end", reason=words, step=trainer.steps_done))
     try:

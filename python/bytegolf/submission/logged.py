@@ -123,6 +123,11 @@ def ids_sha256(ids: npt.NDArray[np.int32]) -> str:
     return hashlib.sha256(ids.astype("<u2").tobytes()).hexdigest()
 
 
+def _computed(fact: Any) -> Any:
+    """A fact of a `start` line; of options those that change what is computed: who tracks a run may change."""
+    return {name: value for name, value in fact.items() if name != "track"} if isinstance(fact, dict) else fact
+
+
 def _disagreements(
     lines: list[dict[str, Any]], starts: list[dict[str, Any]], end: dict[str, Any], config: Config
 ) -> list[str]:
@@ -136,7 +141,7 @@ def _disagreements(
     for line in starts:
         same("seed and option seed", line["seed"], line["config"]["seed"])
         for name in ("seed", "config", "code_sha256"):
-            if line[name] != starts[0][name]:
+            if _computed(line[name]) != _computed(starts[0][name]):
                 found.append(f"{name} changed where the run was resumed at step {line['step']}")
         if _world_size(line) != _world_size(starts[0]):
             found.append(f"world_size changed where the run was resumed at step {line['step']}")

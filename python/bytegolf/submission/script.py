@@ -24,6 +24,7 @@ LEFT_OUT = (
     "python/bytegolf/bench.py",
     "python/bytegolf/bench_device.py",
     "python/bytegolf/bench_ranks.py",
+    "python/bytegolf/comparison.py",
     "python/bytegolf/data/",
     "python/bytegolf/demo.py",
     "python/bytegolf/interval_plot.py",
@@ -35,9 +36,10 @@ LEFT_OUT = (
     "python/bytegolf/submission/folder.py",
     "python/bytegolf/submission/page.py",
     "python/bytegolf/submission/verify.py",
+    "python/bytegolf/watch/",
 )
 # Options that a run chooses for itself; all others must agree between the seeds of a submission.
-OWN = ("seed", "train_data", "val_data", "device")
+OWN = ("seed", "train_data", "val_data", "device", "track")
 # Literal context bits suit text; the archive has its own hashes, so LZMA's are left out.
 _FILTERS = [
     {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24, "lc": 4, "lp": 0, "pb": 0}

@@ -30,7 +30,7 @@ RANK_VARIABLES = (
 )
 TAIL_BYTES = 1 << 16
 # What may differ between a run that is there and the plan: how it is watched, not what it computes.
-_WATCHING = {"log_every", "val_every", "val_ids", "checkpoint_every"}
+_WATCHING = {"log_every", "val_every", "val_ids", "checkpoint_every", "track"}
 
 Status = Literal["waiting", "queued", "running", "interrupted", "failed", "done"]
 
@@ -132,7 +132,7 @@ def pulse(folder: Path) -> Pulse:
 
 def log_ended(folder: Path) -> bool:
     """Whether the newest line of the log says that a run is over, or there is no log."""
-    lines = _tail(folder / log.NAME)
+    lines = [text for text in _tail(folder / log.NAME) if '"kind": "track"' not in text]  # those may follow the end
     return not lines or '"kind": "end"' in lines[-1]
 
 

@@ -1,0 +1,1 @@
+"""`bytegolf watch`: runs, live in the terminal, from nothing but their logs."""
