@@ -5,11 +5,13 @@ import typing
 
 import numpy
 import numpy.typing
+import typing_extensions
 
 __all__: list[str] = [
     "SHARD_HEADER_BYTES",
     "SHARD_MAGIC",
     "SHARD_VERSION",
+    "Array",
     "Comm",
     "Config",
     "Evaluation",
@@ -34,6 +36,7 @@ __all__: list[str] = [
     "device_rates",
     "gemm_libraries",
     "gpu_info",
+    "host_array",
     "machine_rates",
     "nccl_comm",
     "nccl_unique_id",
@@ -489,6 +492,63 @@ class Config:
         blocks; the last n blocks remove each value's own direction (XSA)
         """
 
+class Array:
+    """
+    A view of the core's memory, in C order, that keeps its owner alive. Any library that knows DLPack, NumPy's or CUDA's array interface shares it without a copy; numpy() copies it.
+    """
+    def __array__(self, dtype: typing.Any = None, copy: typing.Any = None) -> typing.Any:
+        """
+        The values as a NumPy array that shares the memory; TypeError on a GPU.
+        """
+    def __dlpack__(
+        self,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> typing_extensions.CapsuleType:
+        """
+        A DLPack capsule, see the array API standard. On a GPU `stream` (None: the default one) waits for the model's work. BufferError when it cannot be had as asked.
+        """
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __repr__(self) -> str: ...
+    def numpy(self) -> numpy.ndarray:
+        """
+        A fresh NumPy array of the values; float32 where dtype is bfloat16. Waits for the model's work.
+        """
+    @property
+    def __array_interface__(self) -> dict[str, typing.Any]: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, typing.Any]: ...
+    @property
+    def address(self) -> int:
+        """
+        Of the first element, in the memory of `device`.
+        """
+    @property
+    def device(self) -> str:
+        """
+        cpu, or cuda:N.
+        """
+    @property
+    def dtype(self) -> str:
+        """
+        float32, float64, bfloat16 or int32.
+        """
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def shape(self) -> tuple[typing.Any, ...]: ...
+    @property
+    def size(self) -> int:
+        """
+        Elements.
+        """
+
 class Losses:
     """
     Means over the scored positions, in nats; total is what backward() differentiates.
@@ -521,9 +581,11 @@ class Model:
         seed: int = 0,
         emit: collections.abc.Callable[..., typing.Any] | None = None,
     ) -> bytes: ...
+    def gradient_views(self) -> dict[str, typing.Any]: ...
     def gradients(self) -> dict[str, typing.Any]: ...
     def load_parameters(self, params: dict[str, typing.Any]) -> None: ...
     def logits(self, ids: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32]) -> numpy.ndarray: ...
+    def logits_view(self, ids: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32]) -> Array: ...
     def loss(
         self,
         ids: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32],
@@ -534,12 +596,16 @@ class Model:
     def nll(
         self, ids: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32]
     ) -> numpy.typing.NDArray[numpy.float64]: ...
+    def operand_views(self) -> dict[str, typing.Any]: ...
     def parameters(self) -> dict[str, typing.Any]: ...
     def print_plan(self) -> str: ...
+    def refresh(self, stream: int | None = None) -> None: ...
     def specs(self) -> list[typing.Any]:
         """
         One dict per parameter: name, shape, group (optimiser), codec, averaged.
         """
+    def synchronise(self) -> None: ...
+    def views(self) -> dict[str, typing.Any]: ...
     def zero_gradients(self) -> None: ...
     @property
     def config(self) -> Config: ...
@@ -659,7 +725,7 @@ class Trainer:
     """
     The training loop of the core; bytegolf.Trainer is its face.
     """
-    def __init__(self, config: Config, model: Model, data: ShardSet | None, comm: Comm = None) -> None:
+    def __init__(self, config: Config, model: Model, data: ShardSet | None, comm: Comm | None = None) -> None:
         """
         data: a ShardSet, or None for step_on alone. Takes the model's parameters over, without a copy.
         """
@@ -716,6 +782,10 @@ class Trainer:
     ) -> dict[str, typing.Any]:
         """
         One step on int32 ids and targets (B, T), B cut into micro_batches. Directions (latent, 256) or None.
+        """
+    def views(self, prefix: str = "") -> dict[str, typing.Any]:
+        """
+        Dict of the same tensors as read-only Arrays, which change with the next step, on any device.
         """
     @property
     def clock(self) -> tuple[float, float, float]:
@@ -800,6 +870,11 @@ def gemm_libraries() -> list[typing.Any]:
 def gpu_info() -> dict[str, typing.Any]:
     """
     built (with CUDA kernels), unusable (why no GPU can be used; empty when one can), driver and runtime (versions), gpus (name, capability, total_bytes of each visible one).
+    """
+
+def host_array(values: typing.Any, what: str = "the array") -> numpy.ndarray:
+    """
+    Any library's array (or nested lists) as NumPy's: host memory is shared, a GPU's copied, bfloat16 widened to float32. ValueError naming `what` when it cannot be read.
     """
 
 def machine_rates(budget_s: float = 0.5, threads: int = 0, library: str = "builtin") -> dict[str, typing.Any]:

@@ -13,24 +13,13 @@ from bytegolf import log
 from bytegolf.checkpoint import newest
 from bytegolf.config import Config
 from bytegolf.console import UserError
+from bytegolf.launch import RANK_VARIABLES
 from bytegolf.runner import CHECKPOINTS
 
 OUTPUT = "output.log"
-# What torchrun, MPI and Slurm tell a process of its rank. A run that we start is no rank of what we were started in.
-RANK_VARIABLES = (
-    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
-    *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE"),
-    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_USE_AGENT_STORE"),
-    *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-    *("OMPI_COMM_WORLD_NODE_RANK", "PMI_RANK", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE"),
-    *("SLURM_TASKS_PER_NODE", "SLURM_JOB_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NODELIST", "SLURM_NODELIST"),
-    *("SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NODELIST"),
-    *("SLURM_LAUNCH_NODE_IPADDR",),
-)
 TAIL_BYTES = 1 << 16
 # What may differ between a run that is there and the plan: how it is watched, not what it computes.
-_WATCHING = {"log_every", "val_every", "val_ids", "checkpoint_every", "track"}
+_WATCHING = {"log_every", "val_every", "val_ids", "checkpoint_every", "track", "rank_check_every", "rank_timeout_s"}
 
 Status = Literal["waiting", "queued", "running", "interrupted", "failed", "done"]
 

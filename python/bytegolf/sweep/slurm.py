@@ -18,8 +18,9 @@ from typing import Any
 from bytegolf import console
 from bytegolf.console import UserError
 from bytegolf.interrupt import Interrupts
+from bytegolf.launch import RANK_VARIABLES
 from bytegolf.sweep.board import Board, Entry
-from bytegolf.sweep.folder import OUTPUT, RANK_VARIABLES, log_ended
+from bytegolf.sweep.folder import OUTPUT, log_ended
 from bytegolf.sweep.job import TrainJob
 from bytegolf.sweep.local import ending
 from bytegolf.sweep.spec import Slurm
