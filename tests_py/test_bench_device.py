@@ -21,7 +21,7 @@ def test_every_operation_equals_its_definition_before_it_is_timed(group):
 
 
 def test_groups_are_those_that_the_core_knows():
-    assert bench_device.names() == [*_bytegolf.device_bench_groups(), "start", "sliding"]
+    assert bench_device.names() == [*_bytegolf.device_bench_groups(), "start", "sliding", "scaling"]
     with pytest.raises(ValueError, match="unknown group nothing to measure; known are gemm, attention"):
         _bytegolf.bench_device("nothing", 0.0, **SMALL)
 

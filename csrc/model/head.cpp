@@ -4,6 +4,7 @@
 #include "kernels/gemm.h"
 #include "kernels/latent_loss.h"
 #include "kernels/patch.h"
+#include "kernels/residual.h"
 #include "kernels/rms_norm.h"
 #include "kernels/softmax_xent.h"
 #include "model/family.h"
@@ -66,7 +67,9 @@ void OutputStage::backward_logits(const Ctx& ctx, Tensor targets, double scale, 
   const int64_t N = logits_.dim(0), D = config_.model_dim, K = config_.patch_size;
   const Tensor dlogits = logits_.dtype() == ctx.dtype ? logits_ : dlogits_;  // in place where it is as precise
   softmax_xent_backward(ctx, logits_, targets, lse_, config_.logit_softcap, scale, dlogits);
-  linear_backward_weight(ctx, patched() ? r_ : normed_, dlogits, output().grad);
+  const Tensor dtable = input_.dtable();
+  if (dtable) fill_zero(ctx, dtable);
+  linear_backward_weight(ctx, patched() ? r_ : normed_, dlogits, dtable ? dtable : output().grad);
   if (!patched()) {
     linear_backward_input(ctx, dlogits, output().operand, dnormed);
     return;

@@ -38,6 +38,8 @@ void InputStage::reserve(Plan& plan, int64_t B, int64_t T) {
     plan.keep(unfolded_, "unfolded", {N, E * K});
     plan.backward(dunfolded_, "dunfolded", {N, E * K});
   }
+  if (config_.tie_embeddings && !patched() && plan.training())
+    plan.keep(dtable_, "dtable", {config_.vocab_size(), D}, plan.full_dtype());
   plan.scratch(raw_, "raw", {N, D});
   plan.keep(rstd_, "rstd", {N}, plan.full_dtype());
   plan.keep(normed_, "normed", {B, T / K, D});
@@ -85,6 +87,9 @@ void InputStage::backward(const Ctx& ctx, Tensor ids, Tensor dx0) {
     linear_backward_input(ctx, d, patch_encoder_.operand.reshape({D, E * K}), dunfolded_);
     patch_unfold_backward(ctx, dunfolded_.reshape({ids.dim(0), ids.dim(1) / K, E * K}), K, dbytes_);
     embedding_backward(ctx, ids, dbytes_.reshape({N * K, E}), tok_emb_.grad);
+  } else if (dtable_) {
+    embedding_backward(ctx, ids, d, dtable_);
+    accumulate(ctx, dtable_, tok_emb_.grad);
   } else {
     embedding_backward(ctx, ids, d, tok_emb_.grad);
   }

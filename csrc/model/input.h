@@ -22,6 +22,10 @@ class InputStage {
   void backward(const Ctx& ctx, Tensor ids, Tensor dx0);
 
   const Param& token_table() const { return tok_emb_; }
+  /// Where the output stage adds its part of a shared table's gradient, zeroed by it; backward() adds this stage's and
+  /// hands over the sum. So a micro-batch adds one number to each element, and two of them on one GPU have the bits of
+  /// one on each of two. Empty unless the table is shared.
+  Tensor dtable() const { return dtable_; }
   Tensor bytes() const { return bytes_; }    // (B,T,E), byte embeddings; patches only
   Tensor dbytes() const { return dbytes_; }  // their gradient
 
@@ -34,7 +38,7 @@ class InputStage {
   bool bigram_before_norm_;
   Param tok_emb_, patch_encoder_, bigram_scale_, gate_;
   Tensor bytes_, dbytes_, unfolded_, dunfolded_;
-  Tensor raw_, rstd_, normed_, out_, dnormed_, dfeatures_;
+  Tensor raw_, rstd_, normed_, out_, dnormed_, dfeatures_, dtable_;
 };
 
 }  // namespace bg
