@@ -270,6 +270,22 @@ TEST(RanksOnGpus, HaveTheLossesAndWeightsOfOneRankAndEqualBits) {
   }
 }
 
+// The sum of two ranks' gradients is the sum of two micro-batches', and how a matrix is made orthogonal does not depend
+// on how many its rank has.
+TEST(RanksOnGpus, TwoHaveTheBitsOfOneWithTwoMicroBatches) {
+  BG_NEEDS_TWO_GPUS();
+  Config c = tiny();
+  c.model_dim = 128, c.num_heads = 4, c.num_kv_heads = 2, c.rope_dims = 16, c.seq_len = 128, c.eval_stride = 64;
+  c.micro_batch_ids = 512, c.train_batch_ids = 1024, c.iterations = 20;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Course alone = train(*trainer_of(c, make_ctx(Device::cuda, dtype, 2), nullptr));
+    run_on_gpus(2, dtype, [&](const std::shared_ptr<Comm>& comm, const Ctx& ctx) {
+      const Course course = train(*trainer_of(c, ctx, comm));
+      EXPECT_EQ(course.fingerprints, alone.fingerprints) << name_of(dtype);
+    });
+  }
+}
+
 TEST(RanksOnGpus, ALossThatIsNotFiniteStopsAllOfThemByName) {
   BG_NEEDS_TWO_GPUS();
   std::vector<std::string> said(2);

@@ -212,7 +212,8 @@ __global__ void __launch_bounds__(kRowThreads)
 #pragma unroll
     for (int j = 0; j < V; ++j) {
       sum += in[j] * g[j];
-      y[j] = old[j] + s * g[j];
+      // Not fused into one rounding: what a micro-batch adds must be a number of its own, as it is where ranks add it.
+      y[j] = __fadd_rn(old[j], __fmul_rn(s, g[j]));
     }
     store_few<V>(dw + row + k, y);
   }
