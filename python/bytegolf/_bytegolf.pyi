@@ -13,6 +13,7 @@ __all__: list[str] = [
     "Config",
     "Evaluation",
     "FormatError",
+    "Generation",
     "Loader",
     "Losses",
     "Model",
@@ -493,14 +494,6 @@ class Model:
         self, config: Config, device: str = "cpu", dtype: str = "float32", seed: int = 0, threads: int = 0
     ) -> None: ...
     def backward(self, scale: float = 1.0) -> None: ...
-    def generate(
-        self,
-        prompt: bytes,
-        n: int,
-        temperature: float = 1.0,
-        seed: int = 0,
-        emit: collections.abc.Callable[..., typing.Any] | None = None,
-    ) -> bytes: ...
     def gradients(self) -> dict[str, typing.Any]: ...
     def load_parameters(self, params: dict[str, typing.Any]) -> None: ...
     def logits(self, ids: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int32]) -> numpy.ndarray: ...
@@ -531,6 +524,25 @@ class Model:
     def num_parameters(self) -> int: ...
     @property
     def threads(self) -> int: ...
+
+class Generation:
+    """
+    Bytes that follow prompts, one of each row at a time; see bytegolf.Model.
+    """
+    def __init__(
+        self,
+        model: Model,
+        prompts: collections.abc.Sequence[bytes],
+        n: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        top_p: float = 1.0,
+        stop: collections.abc.Sequence[bytes] = [],
+        cache: bool = True,
+    ) -> None: ...
+    def advance(self) -> list[tuple[int, bytes]]: ...
+    def end(self, row: int) -> None: ...
+    def text(self, row: int) -> bytes: ...
 
 class Evaluation:
     """
