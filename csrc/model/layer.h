@@ -53,7 +53,8 @@ class Layer {
   virtual void declare(ParamTable& params) = 0;
   virtual void reserve(Plan& plan, Dims dims) = 0;
   /// y = x + scale * layer(u), all (B,T,D), scale (D); y may be x. A layer ends in a linear map, which takes scale and
-  /// sum into its product: see ScaledLinear.
+  /// sum into its product: see ScaledLinear. A layer that reads other positions keeps, where positions.decoding says
+  /// so, what later ones will need, and reads that in a step; the others see a step as a row of rows() positions.
   virtual void forward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor x,
                        Tensor y) = 0;
   /// dy: gradient of y, and so of x, left as it is. du (B,T,D) is overwritten; parameter gradients, scale's too, add

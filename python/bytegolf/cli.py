@@ -278,7 +278,7 @@ def bench(
     Parameters
     ----------
     ops
-        What to measure, all when none is named: gemm, attention_forward, attention_backward, newton_schulz, adam, step, codec; on
+        What to measure, all when none is named: gemm, attention_forward, attention_backward, newton_schulz, adam, elementwise, step, generate, codec; on
         cuda gemm, attention, elementwise, optimiser, model, step, start, sliding.
     device
         cpu: float32 at B = 2, T = 1024. cuda: at the sizes of training, 12 rows of 4096 ids.
