@@ -13,7 +13,9 @@ void check_caches(const Tensor& k_cache, const Tensor& v_cache, int64_t B, int64
                k_cache.dim(3) == d,
            "attention cache: caches", k_cache.shape().str(), v_cache.shape().str(), "for", B, "rows,", G, "heads of",
            d);
-  BG_CHECK(k_cache.is_contiguous() && v_cache.is_contiguous(), "attention cache: caches must be contiguous");
+  BG_CHECK(k_cache.is_contiguous() && v_cache.is_contiguous() && k_cache.dim(2) % kCachePanel == 0,
+           "attention cache: caches must be contiguous, their length a multiple of", kCachePanel, "- got",
+           k_cache.shape().str());
   BG_CHECK(k_cache.dtype() == dtype && v_cache.dtype() == dtype, "attention cache: caches of", name_of(k_cache.dtype()),
            name_of(v_cache.dtype()), "beside", name_of(dtype));
 }

@@ -8,9 +8,13 @@
 
 namespace bg {
 
+/// What the length of a cache must be a multiple of.
+inline constexpr int64_t kCachePanel = 32;
+
 /// k_cache[b,g,at[b]+i] = k[b,i,g], and the same for v, i < n; a row with at[b] < 0 stays as it is.
-/// k, v (B,n,G,d), may be strided, the last dimension contiguous; caches (B,G,S,d), contiguous; at (B) i32, at most
-/// S-n.
+/// k, v (B,n,G,d), may be strided, the last dimension contiguous; caches (B,G,S,d), contiguous, S a multiple of
+/// kCachePanel; at (B) i32, at most S-n. How elements lie inside one head's keys is the body's own: float32 on the CPU
+/// keeps each kCachePanel keys transposed, (d, kCachePanel), so that a step reads them as vectors over keys.
 void cache_append(const Ctx& ctx, Tensor k, Tensor v, Tensor at, Tensor k_cache, Tensor v_cache);
 
 /// y[b,h] = sum_s p[s] v_cache[b,g,s],  p = softmax over s of q[b,h] . k_cache[b,g,s] / sqrt(d),  g = h / (H/G),

@@ -36,8 +36,9 @@ void Attention::reserve(Plan& plan, Dims dims) {
   plan.saved(read_, "read", {B, T, H, d});
   if (place_.xsa) plan.scratch(mixed_, "mixed", {B, T, H, d});
   if (plan.decoding()) {
-    plan.keep(k_cache_, "k_cache", {B * T, G, dims.cached, d});
-    plan.keep(v_cache_, "v_cache", {B * T, G, dims.cached, d});
+    const int64_t S = (dims.cached + kCachePanel - 1) / kCachePanel * kCachePanel;
+    plan.keep(k_cache_, "k_cache", {B * T, G, S, d});
+    plan.keep(v_cache_, "v_cache", {B * T, G, S, d});
   }
   plan.backward(dmixed_, "dmixed", {B, T, H, d});
   if (place_.xsa) plan.backward(dread_, "dread", {B, T, H, d});

@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "kernels/attention.h"
-#include "kernels/cpu/attention_loops.h"
 #include "testing/tensors.h"
 #include "testing/tolerance.h"
 
@@ -22,25 +21,31 @@ struct Sizes {
 
 std::vector<Sizes> sizes() {
   return {
-      {1, 1, 1, 1, 0, {0}, {0}},
-      {2, 1, 12, 6, 0, {3, -1, 11, 0}, {0, 0, 5, 0}},
-      {4, 2, 200, 64, 0, {95, 96, 97, 199}, {0, 0, 0, 150}},
-      {8, 4, 300, 64, 100, {299, 40, 100}, {0, 0, 3}},
-      {3, 3, 70, 5, 7, {69, 33}, {68, 0}},
-      {26, 2, 130, 20, 0, {129, 7}, {1, 0}},  // more heads in a group than a tile is high
-      {2, 2, 600, 33, 0, {599, 255}, {0, 0}},
-      {2, 1, 500, 160, 0, {499, -1}, {10, 0}},  // heads wider than a block of threads
+      {1, 1, 32, 1, 0, {0}, {0}},
+      {2, 1, 32, 6, 0, {3, -1, 11, 0}, {0, 0, 5, 0}},
+      {4, 2, 224, 64, 0, {95, 96, 97, 199}, {0, 0, 0, 150}},
+      {8, 4, 320, 64, 100, {299, 40, 100}, {0, 0, 3}},
+      {3, 3, 96, 5, 7, {69, 33}, {68, 0}},
+      {26, 2, 160, 20, 0, {129, 7}, {1, 0}},  // more heads in a group than a tile is high
+      {2, 2, 608, 33, 0, {599, 255}, {0, 0}},
+      {2, 1, 512, 160, 0, {499, -1}, {10, 0}},  // heads wider than a block of threads
   };
 }
 
+// Keys and values (B,S,G,d) as positions have them, and the caches that they fill.
 struct Operands {
-  Owned q, k, v, at, first;
-  explicit Operands(const Sizes& z, DType dtype, DType rounded = DType::f32)
-      : q(Owned::normal(dtype, {z.B(), z.H, z.d}, z.str() + "q", 1.5, 0, rounded)),
-        k(Owned::normal(dtype, {z.B(), z.G, z.S, z.d}, z.str() + "k", 1, 0, rounded)),
-        v(Owned::normal(dtype, {z.B(), z.G, z.S, z.d}, z.str() + "v", 1, 0, rounded)),
+  Owned q, keys, values, at, first, k, v;
+  Operands(const Sizes& z, const Ctx& ctx, DType rounded = DType::f32)
+      : q(Owned::normal(ctx.dtype, {z.B(), z.H, z.d}, z.str() + "q", 1.5, 0, rounded)),
+        keys(Owned::normal(ctx.dtype, {z.B(), z.S, z.G, z.d}, z.str() + "k", 1, 0, rounded)),
+        values(Owned::normal(ctx.dtype, {z.B(), z.S, z.G, z.d}, z.str() + "v", 1, 0, rounded)),
         at(Owned::ids({z.B()}, z.at)),
-        first(Owned::ids({z.B()}, z.first)) {}
+        first(Owned::ids({z.B()}, z.first)),
+        k(Owned(ctx.dtype, {z.B(), z.G, z.S, z.d}).to(ctx)),
+        v(Owned(ctx.dtype, {z.B(), z.G, z.S, z.d}).to(ctx)) {
+    const Owned from = Owned::ids({z.B()}, std::vector<int32_t>(static_cast<size_t>(z.B()), 0)).to(ctx);
+    cache_append(ctx, keys.to(ctx), values.to(ctx), from, k, v);
+  }
 };
 
 // The definition in float64, from operands on the CPU.
@@ -48,16 +53,17 @@ std::vector<double> definition(const Sizes& z, const Operands& o) {
   std::vector<double> y;
   for (int64_t b = 0; b < z.B(); ++b)
     for (int64_t h = 0; h < z.H; ++h) {
-      const int64_t cache = (b * z.G + h / (z.H / z.G)) * z.S, t = z.at[b];
+      const int64_t g = h / (z.H / z.G), t = z.at[b];
+      const auto place = [&](int64_t s) { return ((b * z.S + s) * z.G + g) * z.d; };
       std::vector<double> out(static_cast<size_t>(z.d));
       double sum = 0;
       for (int64_t s = 0; s <= t; ++s) {
         if (s < z.first[b] || (z.window > 0 && s <= t - z.window)) continue;
         double score = 0;
-        for (int64_t j = 0; j < z.d; ++j) score += o.q.at((b * z.H + h) * z.d + j) * o.k.at((cache + s) * z.d + j);
+        for (int64_t j = 0; j < z.d; ++j) score += o.q.at((b * z.H + h) * z.d + j) * o.keys.at(place(s) + j);
         const double e = std::exp(score / std::sqrt(static_cast<double>(z.d)));
         sum += e;
-        for (int64_t j = 0; j < z.d; ++j) out[j] += e * o.v.at((cache + s) * z.d + j);
+        for (int64_t j = 0; j < z.d; ++j) out[j] += e * o.values.at(place(s) + j);
       }
       for (double x : out) y.push_back(t < 0 ? 0 : x / sum);
     }
@@ -68,18 +74,13 @@ TEST(AttentionCached, EqualsItsDefinition) {
   for (const Sizes& z : sizes())
     for (DType dtype : {DType::f64, DType::f32}) {
       SCOPED_TRACE(z.str() + " " + name_of(dtype));
-      const Operands o(z, dtype);
-      Owned y(dtype, {z.B(), z.H, z.d}), loops(dtype, {z.B(), z.H, z.d});
+      const Operands o(z, context(dtype));
+      Owned y(dtype, {z.B(), z.H, z.d});
       y.fill(kPoison);
-      loops.fill(kPoison);
       attention_cached(context(dtype), o.q, o.k, o.v, o.at, o.first, z.window, y);
-      BG_FLOATS(dtype, T,
-                cpu::attention_cached_loops<T>(context(dtype), o.q, o.k, o.v, o.at, o.first, z.window, loops));
       const std::vector<double> want = definition(z, o);
-      for (int64_t i = 0; i < y.numel(); ++i) {
+      for (int64_t i = 0; i < y.numel(); ++i)
         ASSERT_NEAR(y.at(i), want[i], 4 * tolerance::formula(dtype)) << "element " << i;
-        ASSERT_NEAR(loops.at(i), want[i], 4 * tolerance::formula(dtype)) << "loops, element " << i;
-      }
     }
 }
 
@@ -111,39 +112,43 @@ TEST(AttentionCached, HasTheBitsOfAttentionAtEachPosition) {
 }
 
 TEST(CacheAppend, PutsPositionsOfEachRowWhereTheyBelongAndTouchesNothingElse) {
-  const int64_t B = 3, n = 2, G = 2, S = 5, d = 3;
-  const Ctx ctx = context(DType::f32);
-  const Owned packed = Owned::normal(DType::f32, {B, n, 2 * G * d}, "packed");  // keys, then values
-  const Tensor k = packed.view().slice(2, 0, G * d).split_last(d),
-               v = packed.view().slice(2, G * d, 2 * G * d).split_last(d);
-  Owned k_cache(DType::f32, {B, G, S, d}), v_cache(DType::f32, {B, G, S, d});
-  k_cache.fill(7);
-  v_cache.fill(8);
-  const std::vector<int32_t> at = {1, -1, 3};
-  cache_append(ctx, k, v, Owned::ids({B}, at), k_cache, v_cache);
-  for (int64_t b = 0; b < B; ++b)
-    for (int64_t g = 0; g < G; ++g)
-      for (int64_t s = 0; s < S; ++s)
-        for (int64_t j = 0; j < d; ++j) {
-          const int64_t i = s - at[b], from = (b * n + i) * 2 * G * d + g * d + j, to = ((b * G + g) * S + s) * d + j;
-          const bool written = at[b] >= 0 && i >= 0 && i < n;
-          EXPECT_EQ(k_cache.at(to), written ? packed.at(from) : 7);
-          EXPECT_EQ(v_cache.at(to), written ? packed.at(from + G * d) : 8);
-        }
+  for (DType dtype : {DType::f64, DType::f32}) {
+    const int64_t B = 3, n = 2, G = 2, S = 64, d = 3;
+    const Ctx ctx = context(dtype);
+    const Owned packed = Owned::normal(dtype, {B, n, 2 * G * d}, "packed");  // keys, then values
+    const Tensor k = packed.view().slice(2, 0, G * d).split_last(d),
+                 v = packed.view().slice(2, G * d, 2 * G * d).split_last(d);
+    Owned k_cache(dtype, {B, G, S, d}), v_cache(dtype, {B, G, S, d});
+    k_cache.fill(7);
+    v_cache.fill(8);
+    const std::vector<int32_t> at = {31, -1, 3};
+    cache_append(ctx, k, v, Owned::ids({B}, at), k_cache, v_cache);
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t g = 0; g < G; ++g)
+        for (int64_t s = 0; s < S; ++s)
+          for (int64_t j = 0; j < d; ++j) {
+            const int64_t i = s - at[b], from = (b * n + i) * 2 * G * d + g * d + j, head = (b * G + g) * S * d;
+            const bool written = at[b] >= 0 && i >= 0 && i < n;
+            const int64_t key = dtype == DType::f64 ? s * d + j : s / 32 * 32 * d + j * 32 + s % 32;  // panels of 32
+            EXPECT_EQ(k_cache.at(head + key), written ? packed.at(from) : 7);
+            EXPECT_EQ(v_cache.at(head + s * d + j), written ? packed.at(from + G * d) : 8);
+          }
+  }
 }
 
 TEST(AttentionCached, RefusesWhatLiesOutsideTheCache) {
-  const Sizes z{2, 1, 12, 6, 0, {3}, {0}};
+  const Sizes z{2, 1, 32, 6, 0, {3}, {0}};
   const Ctx ctx = context(DType::f32);
-  const Operands o(z, DType::f32);
+  const Operands o(z, ctx);
   Owned y(DType::f32, {1, 2, 6});
   const auto one = [](int32_t x) { return Owned::ids({1}, {x}); };
-  EXPECT_THROW(attention_cached(ctx, o.q, o.k, o.v, one(12), one(0), 0, y), InvalidArgument);
+  EXPECT_THROW(attention_cached(ctx, o.q, o.k, o.v, one(32), one(0), 0, y), InvalidArgument);
   EXPECT_THROW(attention_cached(ctx, o.q, o.k, o.v, one(3), one(4), 0, y), InvalidArgument);
   EXPECT_THROW(attention_cached(ctx, o.q, o.k, o.v, one(3), one(0), -1, y), InvalidArgument);
   EXPECT_THROW(attention_cached(ctx, o.q, o.k, o.v, Owned::ids({2}, {1, 1}), one(0), 0, y), InvalidArgument);
-  const Owned k(DType::f32, {1, 2, 1, 6});
-  EXPECT_THROW(cache_append(ctx, k, k, one(11), o.k, o.v), InvalidArgument);
+  const Owned k(DType::f32, {1, 2, 1, 6}), odd(DType::f32, {1, 1, 33, 6});
+  EXPECT_THROW(attention_cached(ctx, o.q, odd, odd, one(3), one(0), 0, y), InvalidArgument);
+  EXPECT_THROW(cache_append(ctx, k, k, one(31), o.k, o.v), InvalidArgument);
 }
 
 TEST(AttentionCached, OnTheGpuEqualsFloat64OnTheCpu) {
@@ -156,13 +161,12 @@ TEST(AttentionCached, OnTheGpuEqualsFloat64OnTheCpu) {
     for (DType dtype : {DType::f32, DType::bf16}) {
       SCOPED_TRACE(z.str() + " " + name_of(dtype));
       const Ctx& ctx = cuda_context(dtype);
-      const Operands o(z, dtype, dtype), wide(z, DType::f64, dtype);
+      const Operands o(z, ctx, dtype), wide(z, context(DType::f64), dtype);
       Owned y(dtype, {z.B(), z.H, z.d});
       y.fill(kPoison);
-      const Owned q = o.q.to(ctx), k = o.k.to(ctx), v = o.v.to(ctx), at = o.at.to(ctx), first = o.first.to(ctx),
-                  out = y.to(ctx), again = y.to(ctx);
-      attention_cached(ctx, q, k, v, at, first, z.window, out);
-      attention_cached(ctx, q, k, v, at, first, z.window, again);
+      const Owned q = o.q.to(ctx), at = o.at.to(ctx), first = o.first.to(ctx), out = y.to(ctx), again = y.to(ctx);
+      attention_cached(ctx, q, o.k, o.v, at, first, z.window, out);
+      attention_cached(ctx, q, o.k, o.v, at, first, z.window, again);
       const Owned got = out.host(ctx);
       EXPECT_TRUE(got.bits() == again.host(ctx).bits()) << "other bits when repeated";
       const std::vector<double> want = definition(z, wide);
@@ -178,7 +182,7 @@ TEST(AttentionCached, OnTheGpuEqualsFloat64OnTheCpu) {
 TEST(CacheAppend, OnTheGpuEqualsTheCpu) {
   BG_NEEDS_GPU();
   for (DType dtype : {DType::f32, DType::bf16}) {
-    const int64_t B = 3, n = 4, G = 2, S = 9, d = 20;
+    const int64_t B = 3, n = 4, G = 2, S = 32, d = 20;
     const Ctx& ctx = cuda_context(dtype);
     const Owned packed = Owned::normal(dtype, {B, n, 2 * G * d}, "packed", 1, 0, dtype), there = packed.to(ctx);
     const auto keys = [&](Tensor x) { return x.slice(2, 0, G * d).split_last(d); };

@@ -117,7 +117,6 @@ void attention_backward_loops(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int6
 
 template void attention_forward_loops<float>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor);
 template void attention_forward_loops<double>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor);
-template void attention_cached_loops<float>(const Ctx&, Tensor, Tensor, Tensor, Tensor, Tensor, int64_t, Tensor);
 template void attention_cached_loops<double>(const Ctx&, Tensor, Tensor, Tensor, Tensor, Tensor, int64_t, Tensor);
 template void attention_backward_loops<float>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor,
                                               Tensor, Tensor, Tensor, Tensor);
