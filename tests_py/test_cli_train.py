@@ -147,6 +147,32 @@ def test_generate_repeats_itself_for_a_seed(place, capfdbinary):
     assert len(outputs[0]) == 4 + 40 + 1
 
 
+def test_generate_shows_several_prompts_row_by_row_and_as_json(place, capfdbinary):
+    words = ["--n", "30", "--top-p", "0.9", "--seed", "3", "--device", "cpu"]
+    capfdbinary.readouterr()
+    assert bytegolf("generate", place / "run", "the ", *words) == 0
+    single = capfdbinary.readouterr().out
+    assert bytegolf("generate", place / "run", "the ", "a ", *words) == 0
+    rows = capfdbinary.readouterr().out
+    assert rows.startswith(b"--- 0\n" + single + b"\n--- 1\na ")
+    assert bytegolf("generate", place / "run", "the ", "a ", *words, "--json") == 0
+    found = json.loads(capfdbinary.readouterr().out)
+    assert [row["prompt"] for row in found["rows"]] == ["the ", "a "]
+    texts = [bytes.fromhex(row["hex"]) for row in found["rows"]]
+    assert rows == b"--- 0\nthe %s\n\n--- 1\na %s\n" % tuple(texts)
+    assert (found["n"], found["top_p"], found["seed"], found["device"]) == (30, 0.9, 3, "cpu")
+
+
+def test_generate_stops_at_a_text_given(place, capfdbinary):
+    words = ["--n", "40", "--seed", "1", "--device", "cpu"]
+    capfdbinary.readouterr()
+    assert bytegolf("generate", place / "run", "the ", *words) == 0
+    whole = capfdbinary.readouterr().out[4:-1]
+    stop = next(c for c in whole[8:] if 32 <= c < 127)  # a byte that a command line takes
+    assert bytegolf("generate", place / "run", "the ", *words, "--stop", "never written", "--stop", chr(stop)) == 0
+    assert capfdbinary.readouterr().out == b"the " + whole[: whole.index(stop) + 1] + b"\n"
+
+
 def test_inspect_accounts_for_every_byte(place, capsys):
     capsys.readouterr()
     assert bytegolf("inspect", place / "run" / "artifact.bg", "--json") == 0

@@ -255,6 +255,57 @@ def test_generate_is_a_function_of_its_arguments() -> None:
         model.generate(b"ab", 30, emit=fail)
 
 
+@pytest.mark.parametrize("preset", ["byte260-jepa", "byte256", "byte256-patch"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_generate_with_the_cache_gives_the_bytes_of_the_window_computed_anew(preset: str, dtype: str) -> None:
+    model = random_model(preset, dtype)
+    prompts = [b"ab", b"a prompt that is longer than the window", b"c"]
+    texts = model.generate(prompts, 40, seed=3)
+    assert [len(t) for t in texts] == [40, 40, 40]
+    assert model.generate(prompts, 40, seed=3, cache=False) == texts
+    assert model.generate(b"ab", 40, seed=3) == texts[0]
+    assert model.generate([b"zz", prompts[1]], 40, seed=3)[1] == texts[1]
+    assert model.generate([], 40) == []
+
+
+def test_stream_gives_the_bytes_of_generate_one_at_a_time() -> None:
+    model = random_model("byte260-jepa", "float32")
+    text = model.generate(b"ab", 30, seed=5, top_p=0.9)
+    stop = text[10:12]
+    until = text[: text.index(stop) + 2]
+    assert b"".join(model.stream(b"ab", 30, seed=5, top_p=0.9)) == text
+    stream = model.stream(b"ab", 30, seed=5, top_p=0.9, stop=stop)
+    assert next(stream) == text[:1]
+    model.nll(np.full((2, 5), 70))  # other work between two bytes
+    assert text[:1] + b"".join(stream) == until == model.generate(b"ab", 30, seed=5, top_p=0.9, stop=[b"never!", stop])
+
+
+def test_emit_of_several_prompts_receives_rows_and_ends_them() -> None:
+    model = random_model("byte260", "float32")
+    seen: list[tuple[int, bytes]] = []
+
+    def emit(row: int, byte: bytes) -> bool:
+        seen.append((row, byte))
+        return row == 0 or len(seen) < 6
+
+    texts = model.generate([b"ab", b"cd"], 9, seed=5, emit=emit)
+    assert [len(t) for t in texts] == [9, 3]
+    assert texts == [b"".join(byte for row, byte in seen if row == r) for r in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"top_p": 0.0}, "top_p"), ({"top_p": 1.1}, "top_p"), ({"stop": [b""]}, "empty stop"), ({"n": -1}, "n >= 0")],
+)
+def test_generate_refuses_what_it_cannot_draw(options: dict[str, object], words: str) -> None:
+    model = random_model("byte260", "float32")
+    arguments = {"n": 5} | options
+    with pytest.raises(ValueError, match=words):
+        model.generate(b"ab", **arguments)
+    with pytest.raises(ValueError, match=words):
+        model.stream(b"ab", **arguments)  # before the first byte is asked for
+
+
 def test_other_python_threads_run_while_the_model_works() -> None:
     model = random_model("byte260", "float64", 1, model_dim=64, seq_len=16)
     ids, targets = batch(model, 64, 16)

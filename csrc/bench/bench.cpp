@@ -54,6 +54,7 @@ constexpr Entry kEntries[] = {
     {"adam", bench::adam_cases},
     {"elementwise", bench::elementwise_cases},
     {"step", bench::step_cases},
+    {"generate", bench::generate_cases},
 };
 
 }  // namespace

@@ -61,5 +61,6 @@ std::vector<Case> newton_schulz_cases(const Ctx& ctx);
 std::vector<Case> adam_cases(const Ctx& ctx);
 std::vector<Case> elementwise_cases(const Ctx& ctx);
 std::vector<Case> step_cases(const Ctx& ctx);
+std::vector<Case> generate_cases(const Ctx& ctx);
 
 }  // namespace bg::bench

@@ -212,29 +212,43 @@ void bind_model(py::module_& m) {
           },
           py::arg("ids"))
       .def("backward", &Model::backward, py::arg("scale") = 1.0, py::call_guard<py::gil_scoped_release>())
-      .def("print_plan", &Model::print_plan)
+      .def("print_plan", &Model::print_plan);
+
+  // Holds the model for as long as it runs.
+  struct Writing {
+    std::shared_ptr<Model> model;
+    Generation run;
+  };
+  py::class_<Writing>(m, "Generation", "Bytes that follow prompts, one of each row at a time; see bytegolf.Model.")
       .def(
-          "generate",
-          [](Model& self, const py::bytes& prompt, int64_t n, double temperature, uint64_t seed,
-             const std::optional<py::function>& emit) {
-            std::function<bool(uint8_t)> call;
-            if (emit)
-              call = [&](uint8_t byte) {
-                const py::gil_scoped_acquire acquire;
-                const char c = static_cast<char>(byte);
-                const py::object go_on = (*emit)(py::bytes(&c, 1));
-                return !(py::isinstance<py::bool_>(go_on) && !go_on.cast<bool>());
-              };
-            const std::string text = prompt;
-            std::string out;
-            {
-              const py::gil_scoped_release release;
-              out = generate(self, text, n, temperature, seed, call);
-            }
-            return py::bytes(out);
-          },
-          py::arg("prompt"), py::arg("n"), py::arg("temperature") = 1.0, py::arg("seed") = 0,
-          py::arg("emit") = py::none());
+          py::init([](std::shared_ptr<Model> model, const std::vector<py::bytes>& prompts, int64_t n,
+                      double temperature, uint64_t seed, double top_p, const std::vector<py::bytes>& stop, bool cache) {
+            Sampling sampling{temperature, top_p, seed, {stop.begin(), stop.end()}, cache};
+            const std::vector<std::string> texts(prompts.begin(), prompts.end());
+            Model& ref = *model;
+            return std::unique_ptr<Writing>(
+                new Writing{std::move(model), Generation(ref, texts, n, std::move(sampling))});
+          }),
+          py::arg("model"), py::arg("prompts"), py::arg("n"), py::arg("temperature") = 1.0, py::arg("seed") = 0,
+          py::arg("top_p") = 1.0, py::arg("stop") = py::list(), py::arg("cache") = true)
+      .def("advance",
+           [](Writing& self) {
+             std::span<const std::pair<int64_t, uint8_t>> drawn;
+             {
+               const py::gil_scoped_release release;
+               drawn = self.run.advance();
+             }
+             std::vector<std::pair<int64_t, py::bytes>> out;
+             for (const auto& [row, byte] : drawn) {
+               const char c = static_cast<char>(byte);
+               out.emplace_back(row, py::bytes(&c, 1));
+             }
+             return out;
+           })
+      .def(
+          "end", [](Writing& self, int64_t row) { self.run.end(row); }, py::arg("row"))
+      .def(
+          "text", [](const Writing& self, int64_t row) { return py::bytes(self.run.text(row)); }, py::arg("row"));
 
   // Holds the stream and the model for as long as it runs.
   struct Scoring {

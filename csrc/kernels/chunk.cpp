@@ -7,6 +7,7 @@ BG_DECLARE_BODIES(chunk_shift_forward)
 BG_DECLARE_BODIES(chunk_shift_backward)
 BG_DECLARE_BODIES(chunk_add_forward)
 BG_DECLARE_BODIES(chunk_add_backward)
+BG_DECLARE_BODIES(chunk_step)
 
 namespace bg {
 namespace {
@@ -35,6 +36,17 @@ void chunk_add_forward(const Ctx& ctx, Tensor a, int64_t chunk, Tensor x) {
 void chunk_add_backward(const Ctx& ctx, Tensor dx, int64_t chunk, Tensor da) {
   check(dx, chunk, da);
   BG_DISPATCH(dx.device(), chunk_add_backward(ctx, dx, chunk, da));
+}
+void chunk_step(const Ctx& ctx, Tensor x, Tensor at, Tensor limit, int64_t chunk, Tensor next, Tensor sum, Tensor mean,
+                Tensor added) {
+  const int64_t B = x.dim(0), D = x.dim(-1);
+  for (const Tensor& t : {next, sum, mean, added})
+    BG_CHECK(x.rank() == 3 && t.shape() == Shape({B, D}) && t.is_contiguous(), "chunk_step of", x.shape().str(), "with",
+             t.shape().str());
+  BG_CHECK(chunk > 0 && x.is_contiguous() && at.numel() == B && limit.numel() == B && at.dtype() == DType::i32 &&
+               limit.dtype() == DType::i32,
+           "chunk_step of", x.shape().str(), "at", at.shape().str(), "up to", limit.shape().str());
+  BG_DISPATCH(x.device(), chunk_step(ctx, x, at, limit, chunk, next, sum, mean, added));
 }
 
 }  // namespace bg

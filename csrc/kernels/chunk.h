@@ -20,4 +20,13 @@ void chunk_add_forward(const Ctx& ctx, Tensor a, int64_t chunk, Tensor x);
 /// da[b,c] = sum of dx[b,t] over the positions of chunk c (set).
 void chunk_add_backward(const Ctx& ctx, Tensor dx, int64_t chunk, Tensor da);
 
+/// The same, n positions at a time, for rows that grow: t = at[b] + i, i < n, in order; a row with at[b] < 0 rests.
+///   t opens a chunk:   added[b] = next[b], sum[b] = x[b,i];  otherwise  sum[b] += x[b,i]
+///   t closes a chunk:  mean[b] = sum[b] / chunk
+///   t < limit[b]:      x[b,i] += added[b], after it has been summed
+/// x (B,n,D); at, limit (B) i32; next, mean, added (B,D) like x, next may be added; sum (B,D) of ctx.full_dtype().
+/// On the CPU mean has the bits of chunk_mean().
+void chunk_step(const Ctx& ctx, Tensor x, Tensor at, Tensor limit, int64_t chunk, Tensor next, Tensor sum, Tensor mean,
+                Tensor added);
+
 }  // namespace bg

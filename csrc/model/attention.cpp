@@ -1,6 +1,7 @@
 #include "model/attention.h"
 
 #include "kernels/attention.h"
+#include "kernels/attention_cached.h"
 #include "kernels/gemm.h"
 #include "kernels/qk_norm_rope.h"
 #include "kernels/xsa.h"
@@ -34,6 +35,11 @@ void Attention::reserve(Plan& plan, Dims dims) {
   plan.saved(lse_, "lse", {B, H, T}, plan.full_dtype());
   plan.saved(read_, "read", {B, T, H, d});
   if (place_.xsa) plan.scratch(mixed_, "mixed", {B, T, H, d});
+  if (plan.decoding()) {
+    const int64_t S = (dims.cached + kCachePanel - 1) / kCachePanel * kCachePanel;
+    plan.keep(k_cache_, "k_cache", {B * T, G, S, d});
+    plan.keep(v_cache_, "v_cache", {B * T, G, S, d});
+  }
   plan.backward(dmixed_, "dmixed", {B, T, H, d});
   if (place_.xsa) plan.backward(dread_, "dread", {B, T, H, d});
   plan.backward(dq_, "dq", {B, T, H, d});
@@ -48,15 +54,36 @@ Tensor Attention::values_of(Tensor packed) const {
   return packed.slice(2, (H + G) * d, (H + 2 * G) * d).split_last(d);
 }
 
+// read_ from q_, k_ and the values, and from the cache in a step of decoding.
+void Attention::read(const Ctx& ctx, const Positions& positions) {
+  const Decoding& decoding = positions.decoding;
+  if (decoding.kind == Decoding::Kind::step) {
+    const int64_t rows = q_.dim(1), H = q_.dim(2), G = k_.dim(2), d = q_.dim(3);
+    cache_append(ctx, k_.reshape({rows, 1, G, d}), values_of(qkv_.reshape({rows, 1, qkv_.dim(2)})), decoding.at,
+                 k_cache_, v_cache_);
+    attention_cached(ctx, q_.reshape({rows, H, d}), k_cache_, v_cache_, decoding.at, decoding.first, place_.window,
+                     read_.reshape({rows, H, d}));
+    return;
+  }
+  const Tensor v = values_of(qkv_);
+  attention_forward(ctx, q_, k_, v, place_.window, positions.doc_start, read_, lse_, q_gain_.value);
+  if (decoding.kind == Decoding::Kind::fill) {
+    const int64_t row = decoding.row;
+    cache_append(ctx, k_.slice(1, 0, decoding.length), v.slice(1, 0, decoding.length), decoding.at,
+                 k_cache_.slice(0, row, row + 1), v_cache_.slice(0, row, row + 1));
+  }
+}
+
 void Attention::forward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor x, Tensor y) {
   const int64_t N = u.dim(0) * u.dim(1), D = u.dim(2), Hd = q_.dim(2) * q_.dim(3);
   linear_forward(ctx, u.reshape({N, D}), stacked({c_q_.operand, c_k_.operand, c_v_.operand}),
                  qkv_.reshape({N, qkv_.dim(2)}));
   qk_norm_rope_forward(ctx, qkv_, q_gain_.value, positions.rope, config_.norm_eps, q_, k_, rstd_);
-  attention_forward(ctx, q_, k_, values_of(qkv_), place_.window, positions.doc_start, read_, lse_, q_gain_.value);
+  read(ctx, positions);
   if (place_.xsa) xsa_forward(ctx, read_, values_of(qkv_), mixed_);
   const Tensor out = place_.xsa ? mixed_ : read_;
-  output_.forward(ctx, out.reshape({N, Hd}), proj_, scale, x.reshape({N, D}), y.reshape({N, D}));
+  output_.forward(ctx, out.reshape({N, Hd}), proj_, scale, x.reshape({N, D}), y.reshape({N, D}),
+                  positions.decoding.prepared);
 }
 
 void Attention::backward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor dy,

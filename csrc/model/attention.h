@@ -20,12 +20,14 @@ class Attention final : public Layer {
 
  private:
   Tensor values_of(Tensor packed) const;
+  void read(const Ctx& ctx, const Positions& positions);
 
   const Config& config_;
   LayerPlace place_;
   Param q_gain_, c_q_, c_k_, c_v_, proj_;
   ScaledLinear output_;
   Tensor qkv_, q_, k_, rstd_, lse_, read_, mixed_;  // read: what attention returns; mixed: after XSA
+  Tensor k_cache_, v_cache_;                        // decoding: (rows, G, positions, d)
   Tensor dmixed_, dread_, dq_, dk_, dqkv_, attention_scratch_;
 };
 

@@ -27,6 +27,15 @@ void Jepa::declare(ParamTable& p) {
   p.param(inject_, "jepa_injection.weight", {D, L}, Init::zeros(), Group::jepa, Codec::other);
 }
 
+void Jepa::reserve_steps(Plan& plan, int64_t rows) {
+  const Plan::Scope scope(plan, "jepa_steps");
+  const int64_t D = config_.model_dim;
+  plan.keep(sum_, "sum", {rows, D}, plan.full_dtype());
+  plan.keep(mean_, "mean", {rows, D});
+  plan.keep(held_, "held", {rows, D});
+  reserve(plan, rows, config_.jepa_chunk_size);  // one chunk a row
+}
+
 void Jepa::reserve(Plan& plan, int64_t B, int64_t T) {
   const Plan::Scope scope(plan, "jepa");
   const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, F = config_.jepa_proj_hidden,
@@ -71,20 +80,58 @@ void Jepa::set_directions(const Ctx& ctx, std::span<const double> directions) {
   upload(ctx, directions, directions_);
 }
 
-void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor sigreg) {
-  if (empty()) return;
-  const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, R = guess_.dim(0);
-  const double eps = config_.norm_eps;
-  chunk_mean(ctx, x, config_.jepa_chunk_size, m_);
-  linear_forward(ctx, m_.reshape({R, D}), project1_.operand, a1_);
-  rms_norm_forward(ctx, a1_, 1, eps, n1_, r1_);
+// z_ of chunk means m (R,D).
+void Jepa::project(const Ctx& ctx, Tensor m) {
+  linear_forward(ctx, m, project1_.operand, a1_);
+  rms_norm_forward(ctx, a1_, 1, config_.norm_eps, n1_, r1_);
   activation_forward(ctx, kSilu, n1_, s1_);
-  linear_forward(ctx, s1_, project2_.operand, z_.reshape({R, L}));
-  chunk_shift_forward(ctx, z_, start_.value, before_);
-  linear_forward(ctx, before_.reshape({R, L}), predict1_.operand, a2_);
-  rms_norm_forward(ctx, a2_, 1, eps, n2_, r2_);
+  linear_forward(ctx, s1_, project2_.operand, z_.reshape(guess_.shape()));
+}
+
+// guess_ from before_.
+void Jepa::predict(const Ctx& ctx) {
+  linear_forward(ctx, before_.reshape(guess_.shape()), predict1_.operand, a2_);
+  rms_norm_forward(ctx, a2_, 1, config_.norm_eps, n2_, r2_);
   activation_forward(ctx, kSilu, n2_, s2_);
   linear_forward(ctx, s2_, predict2_.operand, guess_);
+}
+
+// What row `row` has at position `length`: x (1,T,D) before the injection, added_ and m_ of this pass.
+void Jepa::fill(const Ctx& ctx, Tensor x, const Decoding& decoding) {
+  const int64_t D = config_.model_dim, chunk = config_.jepa_chunk_size, c = decoding.length / chunk,
+                inside = decoding.length % chunk, whole = m_.dim(1);
+  const auto of_row = [&](Tensor t) { return t.slice(0, decoding.row, decoding.row + 1); };
+  const auto of_chunk = [&](Tensor t, int64_t i) { return t.reshape({whole, D}).slice(0, i, i + 1); };
+  if (c > 0) copy_tensor(ctx, of_chunk(m_, c - 1), of_row(mean_));
+  if (inside == 0) return;
+  if (c < whole) copy_tensor(ctx, of_chunk(added_, c), of_row(held_));
+  chunk_step(ctx, x.slice(1, c * chunk, decoding.length), decoding.chunk_at, decoding.limit, chunk, of_row(held_),
+             of_row(sum_), of_row(mean_), of_row(held_));
+}
+
+// Chunk means, latents and predictions of every row each time, needed only where a chunk opens: two in a hundred of a
+// step's arithmetic, and every step is the same work.
+void Jepa::step(const Ctx& ctx, Tensor x, const Decoding& decoding) {
+  const int64_t rows = x.dim(0), D = x.dim(1);
+  project(ctx, mean_);
+  copy_tensor(ctx, z_, before_);
+  predict(ctx);
+  linear_forward(ctx, guess_, inject_.operand, added_.reshape({rows, D}));
+  chunk_step(ctx, x.reshape({rows, 1, D}), decoding.at, decoding.limit, config_.jepa_chunk_size,
+             added_.reshape({rows, D}), sum_, mean_, held_);
+}
+
+void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor sigreg, const Decoding& decoding) {
+  const bool filling = decoding.kind == Decoding::Kind::fill;
+  if (empty()) {
+    if (filling) fill(ctx, x, decoding);
+    return;
+  }
+  const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, R = guess_.dim(0);
+  chunk_mean(ctx, x, config_.jepa_chunk_size, m_);
+  project(ctx, m_.reshape({R, D}));
+  chunk_shift_forward(ctx, z_, start_.value, before_);
+  predict(ctx);
   if (losses) {
     mse_forward(ctx, guess_, z_, pred);
     if (R >= 2) {
@@ -94,6 +141,7 @@ void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor si
     }
   }
   linear_forward(ctx, guess_, inject_.operand, added_.reshape({R, D}));
+  if (filling) fill(ctx, x, decoding);
   chunk_add_forward(ctx, added_, config_.jepa_chunk_size, x);
 }
 

@@ -17,11 +17,11 @@ void Mlp::reserve(Plan& plan, Dims dims) {
   plan.scratch(active_, "active", {dims.rows(), config_.mlp_dim()});
 }
 
-void Mlp::forward(const Ctx& ctx, Tensor u, const Positions&, const Param& scale, Tensor x, Tensor y) {
+void Mlp::forward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor x, Tensor y) {
   const Shape flat{hidden_.dim(0), u.dim(2)};
   linear_forward(ctx, u.reshape(flat), fc_.operand, hidden_);
   activation_forward(ctx, f_, hidden_, active_);
-  output_.forward(ctx, active_, proj_, scale, x.reshape(flat), y.reshape(flat));
+  output_.forward(ctx, active_, proj_, scale, x.reshape(flat), y.reshape(flat), positions.decoding.prepared);
 }
 
 // f(hidden) is made again here, in the pass that goes back through f: reading it costs more memory than time.

@@ -3,10 +3,12 @@
 #include <cmath>
 
 #include "base/random.h"
+#include "base/recording.h"
 #include "kernels/latent_loss.h"
 #include "kernels/qk_norm_rope.h"
 #include "kernels/residual.h"
 #include "kernels/shift_ids.h"
+#include "kernels/take_rows.h"
 #include "model/head.h"
 #include "model/input.h"
 #include "model/jepa.h"
@@ -56,7 +58,7 @@ struct Model::Impl {
     int64_t B = 0, T = 0;
     std::unique_ptr<Plan> plan;
   };
-  Planned planned[2];  // by Purpose
+  Planned planned[3];  // by Purpose
   const Plan* active = nullptr;
   int64_t plan_number = 0;
 
@@ -67,6 +69,13 @@ struct Model::Impl {
   Tensor part(int64_t i) const { return Tensor(static_cast<double*>(parts.data()) + i, {}, DType::f64, ctx.device); }
 
   GradientsReady ready;
+  // Steps of decoding; see reserve_steps().
+  Tensor step_numbers, step_last, step_rope_table, step_x0, fill_numbers;
+  Positions step_positions;
+  Staging step_in, step_out;
+  Recording step_recording;
+  int64_t decoding_number = 0, steps_done = 0;
+
   bool directions_drawn = false;
   Tensor x0, x;  // of the last forward
   int64_t scored = 0;
@@ -104,6 +113,27 @@ struct Model::Impl {
     if (latent) latent->reserve(plan, B, T);
   }
 
+  // One position of each of `rows` rows. The input stage takes the two ids before it too: the pair before the last is
+  // what smear sees of the position before.
+  void reserve_steps(Plan& plan, int64_t rows, int64_t positions) {
+    const int64_t rotary = config.rope_dims == 0 ? config.head_dim() : config.rope_dims;
+    plan.keep(step_numbers, "step.numbers", {kStepNumbers * rows}, DType::i32);
+    plan.keep(step_last, "step.last", {rows}, DType::i32);
+    plan.keep(fill_numbers, "step.fill_numbers", {3}, DType::i32);
+    plan.keep(step_rope_table, "step.rope_table", {angles(positions), rotary}, plan.full_dtype());
+    plan.keep(step_positions.rope, "step.rope", {rows, rotary}, plan.full_dtype());
+    plan.keep(step_x0, "step.x0", {rows, config.model_dim});
+    input.reserve(plan, rows, kStepIds);
+    trunk.reserve(plan, {1, rows, positions});
+    if (jepa) jepa->reserve_steps(plan, rows);
+    output.reserve(plan, rows, 1);
+  }
+  static constexpr int64_t kStepIds = 3, kStepNumbers = 6;  // a row: ids, position, first, inject_end
+  // Inputs longer than rope_train_len turn by their length: then they are as long as can be.
+  int64_t angles(int64_t positions) const {
+    return config.seq_len > config.rope_train_len ? config.seq_len : positions;
+  }
+
   void check_ids(std::span<const int32_t> given, int64_t B, int64_t T, int64_t lowest, const char* what) const {
     BG_CHECK(B >= 1 && T >= 1 && static_cast<int64_t>(given.size()) == B * T, what, "must be (B,T) = (", B, ",", T,
              "), got", given.size(), "values");
@@ -120,21 +150,28 @@ struct Model::Impl {
     BG_CHECK(T % config.patch_size == 0, "T =", T, "is no multiple of patch_size =", config.patch_size);
     BG_CHECK(purpose == Purpose::infer || !latent || T > config.jepa_pred_k, "T =", T,
              "must exceed jepa_pred_k =", config.jepa_pred_k);
+    if (use_plan(purpose, B, T)) rope_table(ctx, config.rope_base, config.rope_train_len, positions.rope);
+  }
+  // Whether the plan is a new one. For decode B counts rows and T what their caches hold.
+  bool use_plan(Purpose purpose, int64_t B, int64_t T) {
     Planned& p = planned[static_cast<int>(purpose)];
-    if (!p.plan || p.B != B || p.T != T) {
-      active = nullptr;
-      p.plan.reset();  // first: two plans of one purpose need not fit in memory together
-      auto plan = std::make_unique<Plan>(ctx, purpose);
-      reserve(*plan, B, T);
-      commit(*plan, B, T);
-      p = {B, T, std::move(plan)};
+    if (p.plan && p.B == B && p.T == T) {
+      if (active != p.plan.get()) p.plan->activate();
       active = p.plan.get();
-      ++plan_number;
-      rope_table(ctx, config.rope_base, config.rope_train_len, positions.rope);
-    } else if (active != p.plan.get()) {
-      p.plan->activate();
-      active = p.plan.get();
+      return false;
     }
+    active = nullptr;
+    p.plan.reset();  // first: two plans of one purpose need not fit in memory together
+    auto plan = std::make_unique<Plan>(ctx, purpose);
+    if (purpose == Purpose::decode)
+      reserve_steps(*plan, B, T);
+    else
+      reserve(*plan, B, T);
+    commit(*plan, B, T);
+    p = {B, T, std::move(plan)};
+    active = p.plan.get();
+    ++plan_number;
+    return true;
   }
   void commit(Plan& plan, int64_t B, int64_t T) const {
     try {
@@ -145,6 +182,8 @@ struct Model::Impl {
                                              static_cast<double>(plan.needed_bytes()) * static_cast<double>(B));
       const std::string hint =
           rows > 0 ? words("; about", rows, "rows would fit (micro_batch_ids =", rows * T, ")") : "";
+      if (plan.decoding())
+        throw SystemError(words(error.what(), "- caches of", B, "rows of", T, "ids take", gigabytes, "GB"));
       throw SystemError(words(error.what(), "- activations of", B, "rows of", T, "ids take", gigabytes, "GB") + hint);
     }
   }
@@ -152,12 +191,37 @@ struct Model::Impl {
     copy_bytes(ctx, to.data(), to.device(), given.data(), Device::cpu, given.size_bytes());
   }
 
-  Tensor forward(bool losses) {
+  Tensor forward(bool losses, const Decoding& decoding = {}) {
+    positions.decoding = decoding;
     if (config.doc_mask) document_starts(ctx, ids, static_cast<int32_t>(config.bos_id()), positions.doc_start);
     x0 = input.forward(ctx, ids);
     x = trunk.forward(ctx, x0, positions);
-    if (jepa) jepa->forward(ctx, x.reshape({ids.dim(0), ids.dim(1), config.model_dim}), losses, part(1), part(2));
+    if (jepa)
+      jepa->forward(ctx, x.reshape({ids.dim(0), ids.dim(1), config.model_dim}), losses, part(1), part(2), decoding);
     return output.forward(ctx, x);
+  }
+
+  void set_numbers(std::span<const int32_t> values, Tensor to) const {
+    copy_bytes(ctx, to.data(), to.device(), values.data(), Device::cpu, values.size_bytes());
+  }
+  // Everything of a step but the host's part.
+  void enqueue_step(bool prepared) {
+    const int64_t rows = step_last.dim(0);
+    const auto numbers = [&](int64_t from) { return step_numbers.slice(0, from * rows, (from + 1) * rows); };
+    enqueue_copy(ctx, step_numbers.data(), step_in.data(), step_numbers.size_bytes());
+    Decoding& d = step_positions.decoding;
+    d.kind = Decoding::Kind::step;
+    d.at = numbers(kStepIds);
+    d.first = numbers(kStepIds + 1);
+    d.limit = numbers(kStepIds + 2);
+    d.prepared = prepared;
+    const Tensor in = input.forward(ctx, step_numbers.slice(0, 0, kStepIds * rows).reshape({rows, kStepIds}));
+    take_rows(ctx, in, step_last, step_x0);
+    take_rows(ctx, step_rope_table, d.at, step_positions.rope);
+    const Tensor out = trunk.forward(ctx, step_x0, step_positions);
+    if (jepa) jepa->step(ctx, out, d);
+    const Tensor logits = output.forward(ctx, out);
+    enqueue_copy(ctx, step_out.data(), logits.data(), logits.size_bytes());
   }
 
   // How many targets are scored.
@@ -233,6 +297,85 @@ void Model::nll(std::span<const int32_t> ids, std::span<const int32_t> targets, 
   m.forward(false);
   m.output.nll(m.ctx, m.targets, m.nll);
   copy_bytes(m.ctx, out.data(), Device::cpu, m.nll.data(), m.ctx.device, out.size_bytes());
+}
+
+int64_t Model::start_decoding(int64_t rows, int64_t positions) {
+  Impl& m = *impl_;
+  const Config& c = m.config;
+  BG_CHECK(c.patch_size == 1, "patches of patch_size =", c.patch_size, "bytes have no steps of one id");
+  BG_CHECK(rows >= 1 && positions >= 1, "decoding", rows, "rows of", positions, "positions");
+  constexpr int64_t kStep = 256;  // so that a few ids more or fewer need no new plan
+  positions = std::min((positions + kStep - 1) / kStep * kStep, std::max(positions, c.seq_len));
+  m.backward_due = false;
+  m.steps_done = 0;
+  ++m.decoding_number;  // first: a plan that does not fit takes the old one with it
+  if (m.use_plan(Purpose::decode, rows, positions)) {
+    m.step_recording = {};
+    const size_t full = size_of(m.ctx.full_dtype());
+    m.step_in = Staging(m.ctx, static_cast<size_t>(Impl::kStepNumbers * rows) * sizeof(int32_t));
+    m.step_out = Staging(m.ctx, static_cast<size_t>(rows * c.vocab_size()) * full);
+    rope_table(m.ctx, c.rope_base, c.rope_train_len, m.step_rope_table);
+    std::vector<int32_t> last(static_cast<size_t>(rows));
+    for (int64_t b = 0; b < rows; ++b) last[b] = static_cast<int32_t>((b + 1) * Impl::kStepIds - 1);
+    m.set_numbers(last, m.step_last);
+  }
+  return m.decoding_number;
+}
+
+int64_t Model::decoding() const {
+  return impl_->decoding_number;
+}
+
+Tensor Model::decode_prompt(int64_t row, std::span<const int32_t> ids, int64_t length) {
+  Impl& m = *impl_;
+  const auto T = static_cast<int64_t>(ids.size());
+  const Impl::Planned& steps = m.planned[static_cast<int>(Purpose::decode)];
+  BG_CHECK(steps.plan && row >= 0 && row < steps.B && length >= 1 && length <= T && length <= steps.T, "row", row,
+           "of decoding with", length, "of", T, "ids where there is room for", steps.B, "rows of", steps.T);
+  m.prepare(Purpose::infer, ids, 1, T);
+  m.copy_in(ids, m.ids);
+  Decoding d;
+  d.kind = Decoding::Kind::fill;
+  d.row = row;
+  d.length = length;
+  const int64_t chunk = std::max<int64_t>(1, m.config.jepa_chunk_size);
+  m.set_numbers(std::vector<int32_t>{0, 0, static_cast<int32_t>(length / chunk * chunk)}, m.fill_numbers);
+  d.at = m.fill_numbers.slice(0, 0, 1);
+  d.limit = m.fill_numbers.slice(0, 1, 2);
+  d.chunk_at = m.fill_numbers.slice(0, 2, 3);
+  return m.forward(false, d).slice(0, length - 1, length).reshape({m.config.vocab_size()});
+}
+
+Tensor Model::decode_step(std::span<const NextId> next) {
+  Impl& m = *impl_;
+  const Impl::Planned& steps = m.planned[static_cast<int>(Purpose::decode)];
+  BG_CHECK(steps.plan && static_cast<int64_t>(next.size()) == steps.B, "a step of", next.size(), "rows where there are",
+           steps.plan ? steps.B : 0);
+  const int64_t rows = steps.B;
+  auto* const numbers = static_cast<int32_t*>(m.step_in.data());
+  for (int64_t b = 0; b < rows; ++b) {
+    const NextId& n = next[static_cast<size_t>(b)];
+    BG_CHECK(n.position == -1 || (n.position >= 2 && n.position < steps.T && n.first >= 0 && n.first <= n.position),
+             "a step of row", b, "at position", n.position, "seeing from", n.first, "of", steps.T);
+    for (int64_t i = 0; i < Impl::kStepIds; ++i) {
+      BG_CHECK(n.ids[i] >= 0 && n.ids[i] < m.config.vocab_size(), "a step of row", b, "holds id", n.ids[i],
+               "outside the vocabulary 0 ..", m.config.vocab_size() - 1);
+      numbers[b * Impl::kStepIds + i] = n.ids[i];
+    }
+    numbers[Impl::kStepIds * rows + b] = n.position;
+    numbers[(Impl::kStepIds + 1) * rows + b] = n.first;
+    numbers[(Impl::kStepIds + 2) * rows + b] = n.inject_end;
+  }
+  m.use_plan(Purpose::decode, rows, steps.T);
+  m.backward_due = false;
+  if (m.steps_done++ == 0) {
+    m.enqueue_step(false);
+  } else {
+    if (!m.step_recording) m.step_recording = Recording(m.ctx, [&m] { m.enqueue_step(true); });
+    m.step_recording.replay();
+  }
+  synchronise(m.ctx);
+  return Tensor(m.step_out.data(), {rows, m.config.vocab_size()}, m.ctx.full_dtype(), Device::cpu);
 }
 
 void Model::set_directions(std::span<const double> directions) {

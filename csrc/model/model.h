@@ -70,6 +70,30 @@ class Model {
 
   /// Inference: nats of each target, float64, (B,T) row-major; 0 where the target is -1.
   void nll(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T, std::span<double> out);
+
+  // Decoding (train/generate.h): rows that grow by one id a step, while what their earlier positions left behind stays
+  // in memory. A row's logits are those of logits() on its ids, on the CPU to the bit (with the built-in GemmLibrary),
+  // whatever the other rows hold; where seq_len is above rope_train_len, on its ids filled up to seq_len. Patch models
+  // have no such steps: InvalidArgument.
+
+  /// Room for `rows` rows of at most `positions` each (rounded up); what rows held before is forgotten. Returns a
+  /// number that decoding() keeps until somebody starts anew. Weights must stay as they are from here to the last step.
+  int64_t start_decoding(int64_t rows, int64_t positions);
+  /// Of the last start_decoding(); 0 before the first.
+  int64_t decoding() const;
+  /// An ordinary forward over ids (T), of which the first `length` become the past of `row`; those behind fill up.
+  /// (V) logits behind the first `length`, on the device, valid until the next call.
+  Tensor decode_prompt(int64_t row, std::span<const int32_t> ids, int64_t length);
+  struct NextId {
+    int32_t ids[3] = {0, 0, 0};  // at positions position-2, position-1, position
+    int32_t position = -1;       // at least 2 and the row's length so far; -1: the row rests
+    int32_t first = 0;           // first position that attention may see: of the row's last bos when doc_mask, else 0
+    int32_t inject_end = 0;      // JEPA injects into positions before this
+  };
+  /// One more id a row. (rows,V) logits in host memory, valid until the next step; of rows that rest no numbers of
+  /// meaning. Allocates nothing from the third step on; on CUDA replays a recording.
+  Tensor decode_step(std::span<const NextId> next);
+
   /// Table of the plan last used.
   std::string print_plan() const;
 

@@ -6,12 +6,16 @@
 namespace bg {
 
 void ScaledLinear::reserve(Plan& plan, int64_t O, int64_t K) {
-  plan.saved(scaled_, "scaled", {O, K});
+  if (plan.decoding())
+    plan.keep(scaled_, "scaled", {O, K});
+  else
+    plan.saved(scaled_, "scaled", {O, K});
   plan.backward(dscaled_, "dscaled", {O, K}, plan.full_dtype());
 }
 
-void ScaledLinear::forward(const Ctx& ctx, Tensor h, const Param& w, const Param& scale, Tensor x, Tensor y) {
-  scale_rows_forward(ctx, w.value, scale.value, scaled_);
+void ScaledLinear::forward(const Ctx& ctx, Tensor h, const Param& w, const Param& scale, Tensor x, Tensor y,
+                           bool prepared) {
+  if (!prepared) scale_rows_forward(ctx, w.value, scale.value, scaled_);
   linear_forward_add(ctx, h, scaled_, x, y);
 }
 

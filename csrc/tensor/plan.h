@@ -11,8 +11,10 @@
 
 namespace bg {
 
-/// What a plan is for: `train` keeps what backward reads; `infer` lets every layer reuse the memory of the one before.
-enum class Purpose : uint8_t { train, infer };
+/// What a plan is for: `train` keeps what backward reads; `infer` lets every layer reuse the memory of the one before;
+/// `decode` is `infer` for one position a row, and its `keep` lasts from step to step: caches, and what follows from
+/// weights alone.
+enum class Purpose : uint8_t { train, infer, decode };
 
 /// Lifetimes, by which member declares a tensor:
 ///   keep      the whole step, in every purpose (residual stream, skips)
@@ -29,6 +31,7 @@ class Plan {
   DType full_dtype() const { return ctx_.full_dtype(); }
   Device device() const { return ctx_.device; }
   bool training() const { return purpose_ == Purpose::train; }
+  bool decoding() const { return purpose_ == Purpose::decode; }
 
   void keep(Tensor& t, const char* name, Shape shape) { add(t, name, shape, ctx_.dtype, Life::keep); }
   void saved(Tensor& t, const char* name, Shape shape) { add(t, name, shape, ctx_.dtype, Life::saved); }

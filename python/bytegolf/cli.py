@@ -230,34 +230,40 @@ def inspect(artifact: Path, /, *, tensors: Annotated[bool, Parameter(negative=""
 @app.command
 def generate(
     artifact: Path,
-    prompt: str = "",
     /,
-    *,
+    *prompts: str,
     config: ConfigOf = None,
     n: int = 400,
     temperature: float = 1.0,
+    top_p: float = 1.0,
+    stop: Annotated[list[str] | None, Parameter(negative="")] = None,
     seed: int = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    json: Json = False,
 ) -> None:
-    """Sample bytes that follow a prompt.
+    """Sample bytes that follow a prompt, as they come; or each of several prompts, all at once.
 
     Parameters
     ----------
     artifact
         Packed model, run folder, or weights in .safetensors.
-    prompt
-        Text that the sample goes on from.
+    prompts
+        Texts that samples go on from; none is one empty prompt.
     n
-        Bytes to sample.
+        Bytes to sample, of each.
     temperature
         Below 1 safer, above 1 wilder; 0 always takes the likeliest byte.
+    top_p
+        Draw from the smallest set of likeliest bytes that holds this probability; 1 leaves none out.
+    stop
+        A sample ends with this text, once it has written it; may be given several times.
     seed
         Key of the draw: the same seed gives the same bytes.
     """
     from bytegolf.cli_model import generate_command
 
-    generate_command(artifact, prompt, config, n, temperature, seed, device, dtype)
+    generate_command(artifact, prompts or ("",), config, n, temperature, top_p, stop or (), seed, device, dtype, json)
 
 
 @app.command
@@ -332,8 +338,8 @@ def bench(
     Parameters
     ----------
     ops
-        What to measure, all when none is named: gemm, attention_forward, attention_backward, newton_schulz, adam, step, codec; on
-        cuda gemm, attention, elementwise, optimiser, model, step, start, sliding, scaling (several GPUs).
+        What to measure, all when none is named: gemm, attention_forward, attention_backward, newton_schulz, adam, elementwise, step,
+        generate, codec; on cuda gemm, attention, elementwise, optimiser, model, step, start, sliding, scaling (several GPUs).
     device
         cpu: float32 at B = 2, T = 1024. cuda: at the sizes of training, 12 rows of 4096 ids.
     threads

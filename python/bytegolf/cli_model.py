@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -90,20 +92,60 @@ def eval_command(
 
 
 def generate_command(
-    artifact: Path, prompt: str, config: str | None, n: int, temperature: float, seed: int, device: str, dtype: str
+    artifact: Path,
+    prompts: Sequence[str],
+    config: str | None,
+    n: int,
+    temperature: float,
+    top_p: float,
+    stop: Sequence[str],
+    seed: int,
+    device: str,
+    dtype: str,
+    json: bool,
 ) -> None:
-    """Writes the prompt and its continuation to standard output, byte by byte as they come."""
-    _, model = model_of(artifact, config, device, dtype)
-    start = prompt.encode("utf-8", errors="surrogateescape")
-    if len(start) > PROMPT_BYTES:
-        raise console.UserError(f"the prompt has {len(start):,} bytes; at most {PROMPT_BYTES:,} are read")
+    """Writes prompts and their continuations to standard output: of one prompt byte by byte, of several row by row."""
+    starts = [_bytes_of(p) for p in prompts]
+    for start in starts:
+        if len(start) > PROMPT_BYTES:
+            raise console.UserError(f"the prompt has {len(start):,} bytes; at most {PROMPT_BYTES:,} are read")
+    path, model = model_of(artifact, config, device, dtype)
+    stops = [_bytes_of(s) for s in stop]
     out = sys.stdout.buffer
-    out.write(start)
-    model.generate(start, n, temperature=temperature, seed=seed, emit=_show)
-    out.write(b"\n")
+    if len(starts) == 1 and not json:
+        bytes_drawn = model.stream(starts[0], n, temperature, seed, top_p=top_p, stop=stops)
+        out.write(starts[0])
+        for byte in bytes_drawn:
+            out.write(byte)
+            out.flush()
+        out.write(b"\n")
+        out.flush()
+        return
+    began = time.perf_counter()
+    texts = model.generate(starts, n, temperature, seed, top_p=top_p, stop=stops)
+    if json:
+        # What is no UTF-8 shows as a replacement sign in `text`; `hex` is exact.
+        rows = [
+            {"prompt": _shown(start), "text": _shown(text), "bytes": len(text), "hex": text.hex()}
+            for start, text in zip(starts, texts, strict=True)
+        ]
+        facts = {
+            "artifact": str(path),
+            "device": model.device,
+            "dtype": model.dtype,
+            "seconds": time.perf_counter() - began,
+        }
+        options = {"n": n, "temperature": temperature, "top_p": top_p, "stop": list(stop), "seed": seed}
+        console.print_json(facts | options | {"rows": rows})
+        return
+    for row, (start, text) in enumerate(zip(starts, texts, strict=True)):
+        out.write(b"%s--- %d\n%s%s\n" % (b"\n" if row else b"", row, start, text))
     out.flush()
 
 
-def _show(byte: bytes) -> None:
-    sys.stdout.buffer.write(byte)
-    sys.stdout.buffer.flush()
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")
+
+
+def _shown(text: bytes) -> str:
+    return text.decode("utf-8", errors="replace")

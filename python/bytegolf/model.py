@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -125,6 +125,7 @@ class Model(_bytegolf.Model):
         stream = document_ids(data, self.config.byte_offset, self.config.bos_id)
         return evaluate(self, stream, window, stride).bpb
 
+    @overload
     def generate(
         self,
         prompt: bytes,
@@ -132,10 +133,95 @@ class Model(_bytegolf.Model):
         temperature: float = 1.0,
         seed: int = 0,
         emit: Callable[[bytes], bool | None] | None = None,
-    ) -> bytes:
-        """`n` bytes that follow `prompt` (which is not repeated). Special ids are never drawn.
+        *,
+        top_p: float = 1.0,
+        stop: bytes | Sequence[bytes] = (),
+        cache: bool = True,
+    ) -> bytes: ...
 
-        temperature 0 takes the likeliest byte; otherwise the draw depends on (seed, position) alone. When seq_len is
-        full the oldest quarter is forgotten. `emit` receives each byte as it comes; returning False stops.
+    @overload
+    def generate(
+        self,
+        prompt: Sequence[bytes],
+        n: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        emit: Callable[[int, bytes], bool | None] | None = None,
+        *,
+        top_p: float = 1.0,
+        stop: bytes | Sequence[bytes] = (),
+        cache: bool = True,
+    ) -> list[bytes]: ...
+
+    def generate(
+        self,
+        prompt: bytes | Sequence[bytes],
+        n: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        emit: Callable[..., bool | None] | None = None,
+        *,
+        top_p: float = 1.0,
+        stop: bytes | Sequence[bytes] = (),
+        cache: bool = True,
+    ) -> bytes | list[bytes]:
+        """`n` bytes that follow `prompt` (which is not repeated), or each of several prompts. Special ids are never drawn.
+
+        temperature 0 takes the likeliest byte. top_p in (0, 1] draws from the smallest set of likeliest bytes that holds
+        this probability, after the temperature. A row ends once it ends with one of `stop`, which it keeps. Draws depend
+        on (seed, row, bytes of the row so far) alone: a row's bytes do not depend on the other prompts, and row 0 draws as
+        a single prompt does. When seq_len is full the oldest quarter is forgotten.
+
+        `emit` receives each byte as it comes, after its row where there are several prompts; returning False ends the
+        row. cache=False computes the whole window anew for each byte, as patch models always do: on the CPU the bytes are
+        the same. ValueError for options outside their range, an empty stop, or an empty prompt where the family has no bos.
         """
-        return super().generate(prompt, n, temperature, seed, emit)
+        if single := isinstance(prompt, bytes | bytearray | memoryview):
+            prompts = [bytes(prompt)]
+        else:
+            prompts = [bytes(p) for p in prompt]
+        if not prompts:
+            return []
+        run = self._generation(prompts, n, temperature, seed, top_p, stop, cache)
+        while drawn := run.advance():
+            for row, byte in drawn:
+                if emit is not None and (emit(byte) if single else emit(row, byte)) is False:
+                    run.end(row)
+        texts = [run.text(row) for row in range(len(prompts))]
+        return texts[0] if single else texts
+
+    def stream(
+        self,
+        prompt: bytes,
+        n: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        *,
+        top_p: float = 1.0,
+        stop: bytes | Sequence[bytes] = (),
+        cache: bool = True,
+    ) -> Iterator[bytes]:
+        """The bytes of generate(prompt, n, ...), one at a time as they are asked for.
+
+        The model may do other things in between, but its weights must stay as they are until the last byte.
+        """
+        run = self._generation([prompt], n, temperature, seed, top_p, stop, cache)
+
+        def pull() -> Iterator[bytes]:
+            while drawn := run.advance():
+                yield drawn[0][1]
+
+        return pull()
+
+    def _generation(
+        self,
+        prompts: list[bytes],
+        n: int,
+        temperature: float,
+        seed: int,
+        top_p: float,
+        stop: bytes | Sequence[bytes],
+        cache: bool,
+    ) -> _bytegolf.Generation:
+        stops = [stop] if isinstance(stop, bytes) else list(stop)
+        return _bytegolf.Generation(self, prompts, n, temperature, seed, top_p, stops, cache)

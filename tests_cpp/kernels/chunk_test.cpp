@@ -100,5 +100,58 @@ TEST(Chunk, RefusesAWrongNumberOfChunks) {
   EXPECT_THROW(chunk_add_forward(context(DType::f32), m, 4, x), InvalidArgument);
 }
 
+// Rows that take their positions one, or a few, at a time, against the whole pass.
+void prove_steps(const Ctx& ctx, DType dtype, int64_t n) {
+  const int64_t B = 3, T = 12, chunk = 4, C = T / chunk, D = 10, end = 10;  // the last two positions get nothing
+  const Owned whole = Owned::normal(dtype, {B, T, D}, "stream", 1, 0, dtype),
+              a = Owned::normal(dtype, {B, C, D}, "added", 1, 0, dtype);
+  const std::vector<double> x = whole.values(), added = a.values();
+  const DType full = ctx.full_dtype();
+  Owned sums(full, {B, D}), blank(dtype, {B, D});
+  sums.fill(kPoison);
+  blank.fill(kPoison);
+  const Owned sum = sums.to(ctx), mean = blank.to(ctx), held = blank.to(ctx);
+  const Owned limit = Owned::ids({B}, {end, end, end}).to(ctx);
+  const double rounding = dtype == DType::bf16 ? tolerance::kCudaBf16 : tolerance::formula(dtype);
+  for (int64_t t = 0; t < T; t += n) {
+    Owned part(dtype, {B, n, D}), next(dtype, {B, D});
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t i = 0; i < D; ++i) {
+        for (int64_t j = 0; j < n; ++j) part.set((b * n + j) * D + i, x[(b * T + t + j) * D + i]);
+        next.set(b * D + i, t % chunk == 0 ? added[(b * C + t / chunk) * D + i] : kPoison);  // read there alone
+      }
+    // Row 1 rests each time, once before the step is made: nothing may change.
+    const Owned moved = part.to(ctx), to = next.to(ctx);
+    const auto at = static_cast<int32_t>(t);
+    chunk_step(ctx, moved, Owned::ids({B}, {-1, -1, -1}).to(ctx), limit, chunk, to, sum, mean, held);
+    EXPECT_TRUE(moved.host(ctx).bits() == part.bits());
+    chunk_step(ctx, moved, Owned::ids({B}, {at, -1, at}).to(ctx), limit, chunk, to, sum, mean, held);
+    const Owned got = moved.host(ctx), means = mean.host(ctx);
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t i = 0; i < D; ++i) {
+        for (int64_t j = 0; j < n; ++j) {
+          const double before = x[(b * T + t + j) * D + i],
+                       want = b == 1 || t + j >= end ? before : before + added[(b * C + (t + j) / chunk) * D + i];
+          ASSERT_NEAR(got.at((b * n + j) * D + i), want, rounding * 4) << "row " << b << " position " << t + j;
+        }
+        if ((t + n) % chunk != 0 || b == 1) continue;
+        double total = 0;
+        for (int64_t j = t + n - chunk; j < t + n; ++j) total += x[(b * T + j) * D + i] / static_cast<double>(chunk);
+        ASSERT_NEAR(means.at(b * D + i), total, rounding * 4) << "mean of the chunk that ends at " << t + n;
+      }
+  }
+}
+
+TEST(ChunkStep, SumsMeansAndAddsLikeTheWholePass) {
+  for (DType dtype : {DType::f32, DType::f64})
+    for (int64_t n : {1, 2, 4}) prove_steps(context(dtype), dtype, n);
+}
+
+TEST(ChunkStep, OnTheGpuDoesTheSame) {
+  BG_NEEDS_GPU();
+  for (DType dtype : {DType::f32, DType::bf16})
+    for (int64_t n : {1, 2, 4}) prove_steps(cuda_context(dtype), dtype, n);
+}
+
 }  // namespace
 }  // namespace bg

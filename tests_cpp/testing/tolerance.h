@@ -28,6 +28,10 @@ inline constexpr double kCudaFloat32 = 5e-6;
 inline constexpr double kCudaBf16 = 8e-3;
 inline constexpr double kCudaSmall = 1;
 
+/// Logits of steps of decoding against those of a whole pass, both in bfloat16: relative L2 norm of the difference.
+/// Every activation is rounded to 8 bits on both ways, from sums in different orders, through every layer.
+inline constexpr double kDecodeBf16 = 5e-2;
+
 /// Elementary functions in float32, relative (an ulp is 6e-8 to 1.2e-7).
 inline constexpr double kElementaryFloat32 = 3e-7;
 

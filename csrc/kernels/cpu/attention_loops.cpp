@@ -26,34 +26,57 @@ int64_t first_key(int64_t b, int64_t t, int64_t window, const Tensor& doc_start)
   return doc_start ? std::max<int64_t>(by_window, doc_start.ptr<int32_t>()[b * doc_start.dim(1) + t]) : by_window;
 }
 
+// One query over keys s0..t, rows k_row and v_row elements apart: out (d), and the logarithm of the sum of
+// exponentials. p: room for t+1 scores.
+template <class T>
+T read_keys(const T* q, const T* k, int64_t k_row, const T* v, int64_t v_row, int64_t s0, int64_t t, int64_t d, T* p,
+            T* out) {
+  const T scale = T(1) / std::sqrt(static_cast<T>(d));
+  T top = -std::numeric_limits<T>::infinity(), sum = 0;
+  for (int64_t s = s0; s <= t; ++s) {
+    p[s] = scale * dot(q, k + s * k_row, d);
+    top = std::max(top, p[s]);
+  }
+  std::fill(out, out + d, T(0));
+  for (int64_t s = s0; s <= t; ++s) {
+    const T e = std::exp(p[s] - top);
+    sum += e;
+    for (int64_t j = 0; j < d; ++j) out[j] += e * v[s * v_row + j];
+  }
+  for (int64_t j = 0; j < d; ++j) out[j] /= sum;
+  return top + std::log(sum);
+}
+
 }  // namespace
 
 template <class T>
 void attention_forward_loops(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
                              Tensor lse) {
   const int64_t B = q.dim(0), N = q.dim(1), H = q.dim(2), d = q.dim(3), per_group = H / k.dim(2);
-  const T scale = T(1) / std::sqrt(static_cast<T>(d));
   ctx.pool->parallel_for(B * H, [&](int64_t i) {
     static thread_local Scratch scratch;
     T* p = scratch.get<T>(static_cast<size_t>(N));
     const int64_t b = i / H, h = i % H, g = h / per_group;
-    for (int64_t t = 0; t < N; ++t) {
-      const int64_t s0 = first_key(b, t, window, doc_start);
-      T top = -std::numeric_limits<T>::infinity(), sum = 0;
-      for (int64_t s = s0; s <= t; ++s) {
-        p[s] = scale * dot(at<T>(q, b, t, h), at<T>(k, b, s, g), d);
-        top = std::max(top, p[s]);
-      }
-      T* out = at<T>(y, b, t, h);
-      std::fill(out, out + d, T(0));
-      for (int64_t s = s0; s <= t; ++s) {
-        const T e = std::exp(p[s] - top);
-        sum += e;
-        for (int64_t j = 0; j < d; ++j) out[j] += e * at<T>(v, b, s, g)[j];
-      }
-      for (int64_t j = 0; j < d; ++j) out[j] /= sum;
-      lse.ptr<T>()[i * N + t] = top + std::log(sum);
-    }
+    for (int64_t t = 0; t < N; ++t)
+      lse.ptr<T>()[i * N + t] = read_keys(at<T>(q, b, t, h), at<T>(k, b, 0, g), k.stride(1), at<T>(v, b, 0, g),
+                                          v.stride(1), first_key(b, t, window, doc_start), t, d, p, at<T>(y, b, t, h));
+  });
+}
+
+template <class T>
+void attention_cached_loops(const Ctx& ctx, Tensor q, Tensor k_cache, Tensor v_cache, Tensor at, Tensor first,
+                            int64_t window, Tensor y) {
+  const int64_t B = q.dim(0), H = q.dim(1), d = q.dim(2), G = k_cache.dim(1), S = k_cache.dim(2);
+  ctx.pool->parallel_for(B * H, [&](int64_t i) {
+    static thread_local Scratch scratch;
+    T* p = scratch.get<T>(static_cast<size_t>(S));
+    const int64_t b = i / H, cache = (b * G + i % H / (H / G)) * S * d, t = at.ptr<int32_t>()[b];
+    const int64_t from = first.ptr<int32_t>()[b], s0 = window ? std::max<int64_t>(from, t - window + 1) : from;
+    T* out = y.ptr<T>() + i * d;
+    if (t < 0)
+      std::fill_n(out, d, T(0));
+    else
+      read_keys(q.ptr<T>() + i * d, k_cache.ptr<T>() + cache, d, v_cache.ptr<T>() + cache, d, s0, t, d, p, out);
   });
 }
 
@@ -94,6 +117,7 @@ void attention_backward_loops(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int6
 
 template void attention_forward_loops<float>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor);
 template void attention_forward_loops<double>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor);
+template void attention_cached_loops<double>(const Ctx&, Tensor, Tensor, Tensor, Tensor, Tensor, int64_t, Tensor);
 template void attention_backward_loops<float>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor,
                                               Tensor, Tensor, Tensor, Tensor);
 template void attention_backward_loops<double>(const Ctx&, Tensor, Tensor, Tensor, int64_t, Tensor, Tensor, Tensor,

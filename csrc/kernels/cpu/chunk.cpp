@@ -58,6 +58,30 @@ void add_forward(const Ctx& ctx, Tensor a, int64_t chunk, Tensor x) {
   });
 }
 
+template <class T>
+void step(Tensor x, Tensor at, Tensor limit, int64_t chunk, Tensor next, Tensor sum, Tensor mean, Tensor added) {
+  const int64_t n = x.dim(1), D = x.dim(2);
+  const T factor = T(1) / static_cast<T>(chunk);
+  for (int64_t b = 0; b < x.dim(0); ++b) {
+    const int64_t first = at.ptr<int32_t>()[b];
+    T *row_sum = sum.ptr<T>() + b * D, *row_added = added.ptr<T>() + b * D;
+    for (int64_t i = 0; first >= 0 && i < n; ++i) {
+      const int64_t t = first + i;
+      T* row = x.ptr<T>() + (b * n + i) * D;
+      if (t % chunk == 0) {
+        std::copy_n(row, D, row_sum);
+        if (next.data() != added.data()) std::copy_n(next.ptr<T>() + b * D, D, row_added);
+      } else {
+        for (int64_t j = 0; j < D; ++j) row_sum[j] += row[j];
+      }
+      if (t % chunk == chunk - 1)
+        for (int64_t j = 0; j < D; ++j) mean.ptr<T>()[b * D + j] = row_sum[j] * factor;
+      if (t < limit.ptr<int32_t>()[b])
+        for (int64_t j = 0; j < D; ++j) row[j] += row_added[j];
+    }
+  }
+}
+
 void chunk_mean(const Ctx& ctx, Tensor x, int64_t chunk, Tensor m) {
   BG_FLOATS(x.dtype(), T, sums<T>(ctx, x, chunk, T(1) / static_cast<T>(chunk), m));
 }
@@ -73,6 +97,10 @@ void chunk_add_forward(const Ctx& ctx, Tensor a, int64_t chunk, Tensor x) {
 void chunk_add_backward(const Ctx& ctx, Tensor dx, int64_t chunk, Tensor da) {
   BG_FLOATS(dx.dtype(), T, sums<T>(ctx, dx, chunk, T(1), da));
 }
+void chunk_step(const Ctx&, Tensor x, Tensor at, Tensor limit, int64_t chunk, Tensor next, Tensor sum, Tensor mean,
+                Tensor added) {
+  BG_FLOATS(x.dtype(), T, step<T>(x, at, limit, chunk, next, sum, mean, added));
+}
 
 }  // namespace
 }  // namespace bg::cpu::HWY_NAMESPACE
@@ -85,5 +113,6 @@ BG_CPU_BODY(chunk_shift_forward)
 BG_CPU_BODY(chunk_shift_backward)
 BG_CPU_BODY(chunk_add_forward)
 BG_CPU_BODY(chunk_add_backward)
+BG_CPU_BODY(chunk_step)
 }  // namespace bg::cpu
 #endif

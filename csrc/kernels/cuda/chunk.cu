@@ -153,4 +153,43 @@ void chunk_shift_backward(const Ctx& ctx, Tensor dout, Tensor dz, Tensor dstart)
   });
 }
 
+namespace {
+
+// A thread takes one channel of one row through all its positions. next may be added: no __restrict__ here.
+template <class T>
+__global__ void chunk_step_kernel(T* x, const int32_t* at, const int32_t* limit, int64_t n, int64_t D, int chunk,
+                                  float factor, const T* next, float* sum, T* mean, T* added) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, b = blockIdx.y;
+  const int first = at[b];
+  if (i >= D || first < 0) return;
+  const int64_t place = b * D + i;
+  float total = sum[place];
+  T add = added[place];
+  for (int64_t step = 0; step < n; ++step) {
+    const int t = first + static_cast<int>(step), inside = t % chunk;
+    T* const to = x + (b * n + step) * D + i;
+    const float value = to_float(*to);
+    total = inside == 0 ? value : total + value;
+    if (inside == 0) add = next[place];
+    if (inside == chunk - 1) mean[place] = from_float<T>(total * factor);
+    if (t < limit[b]) *to = from_float<T>(value + to_float(add));
+  }
+  sum[place] = total;
+  added[place] = add;
+}
+
+}  // namespace
+
+void chunk_step(const Ctx& ctx, Tensor x, Tensor at, Tensor limit, int64_t chunk, Tensor next, Tensor sum, Tensor mean,
+                Tensor added) {
+  const int64_t B = x.dim(0), n = x.dim(1), D = x.dim(2);
+  if (B * D == 0) return;
+  constexpr int kThreads = 128;
+  const dim3 grid(static_cast<unsigned>(ceil_div(D, int64_t{kThreads})), static_cast<unsigned>(B));
+  BG_CUDA_FLOATS(x.dtype(), T,
+                 BG_LAUNCH(chunk_step_kernel<T>, grid, kThreads, 0, ctx, x.ptr<T>(), at.ptr<int32_t>(),
+                           limit.ptr<int32_t>(), n, D, static_cast<int>(chunk), 1 / static_cast<float>(chunk),
+                           next.ptr<T>(), sum.ptr<float>(), mean.ptr<T>(), added.ptr<T>()));
+}
+
 }  // namespace bg::cuda
