@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bytegolf.config import Config
     from bytegolf.model import Losses, Model
     from bytegolf.scoring import Score, evaluate
+    from bytegolf.surprise import show
     from bytegolf.trainer import Trainer
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "pack",
     "pack_tensors",
     "quantise",
+    "show",
     "unpack_tensors",
 ]
 
@@ -40,6 +42,7 @@ _HOMES = {
     "config": ("Config",),
     "scoring": ("Score", "evaluate"),
     "model": ("Losses", "Model"),
+    "surprise": ("show",),
     "trainer": ("Trainer",),
 }
 

@@ -37,6 +37,12 @@ def ids_of(data: str, config: Config, split: str) -> runner.Ids:
     return ids
 
 
+def stride_of(path: Path, model: Model, window: int) -> int:
+    """The stride of the score of record: of the run that made the artifact where its config lies beside it."""
+    own = path.parent / "config.toml"
+    return min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
+
+
 def eval_command(
     artifact: Path, data: str, window: int | None, stride: int | None, split: str, device: str, dtype: str, json: bool
 ) -> None:
@@ -44,8 +50,7 @@ def eval_command(
     path = artifact_of(artifact)
     model = load(path, device, dtype)
     window = window or model.config.seq_len
-    own = path.parent / "config.toml"  # of the run that made it: its stride is that of the score of record
-    stride = stride or min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
+    stride = stride or stride_of(path, model, window)
     ids = ids_of(data, model.config, split)
     got = runner.score(model, ids, window, stride)
     size = path.stat().st_size
