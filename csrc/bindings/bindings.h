@@ -17,5 +17,6 @@ void bind_codec(py::module_& m);
 void bind_train(py::module_& m);
 void bind_data(py::module_& m);
 void bind_bench(py::module_& m);
+void bind_kernels(py::module_& m);
 
 }  // namespace bg::bindings

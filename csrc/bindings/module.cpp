@@ -33,6 +33,7 @@ PYBIND11_MODULE(_bytegolf, m) {
   bind_codec(m);
   bind_data(m);
   bind_bench(m);
+  bind_kernels(m);
   bind_train(m);  // after the types it takes
 }
 

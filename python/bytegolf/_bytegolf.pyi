@@ -22,6 +22,7 @@ __all__: list[str] = [
     "Trainer",
     "add_cuda_library_folder",
     "add_gemm_library_folder",
+    "attention",
     "bench_device",
     "bench_op",
     "bench_ops",
@@ -38,8 +39,10 @@ __all__: list[str] = [
     "option_table",
     "quantise_tensor",
     "read_artifact",
+    "rms_norm",
     "schedule",
     "shuffled",
+    "softmax_xent",
     "vocab",
     "write_artifact",
     "zstd_version",
@@ -676,6 +679,34 @@ def add_gemm_library_folder(folder: str) -> None:
     A folder to search for GEMM libraries before the system's; only before their first use.
     """
 
+@typing.overload
+def attention(
+    q: numpy.typing.NDArray[numpy.float64],
+    k: numpy.typing.NDArray[numpy.float64],
+    v: numpy.typing.NDArray[numpy.float64],
+    window: int = 0,
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/attention.h on arrays (B, T, H, d) and (B, T, G, d); see bytegolf.kernels.
+    """
+
+@typing.overload
+def attention(
+    q: numpy.typing.NDArray[numpy.float32],
+    k: numpy.typing.NDArray[numpy.float32],
+    v: numpy.typing.NDArray[numpy.float32],
+    window: int = 0,
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/attention.h on arrays (B, T, H, d) and (B, T, G, d); see bytegolf.kernels.
+    """
+
 def bench_device(
     group: str, budget_s: float = 1.0, device: str = "cuda", dtype: str = "bfloat16", rows: int = 0, length: int = 0
 ) -> list[typing.Any]:
@@ -773,6 +804,32 @@ def read_artifact(path: str, threads: int = 0) -> dict[str, typing.Any]:
     An artifact as a dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, model_bytes.
     """
 
+@typing.overload
+def rms_norm(
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: float = 1.0,
+    eps: float = 1e-07,
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/rms_norm.h on an array (N, D); see bytegolf.kernels.
+    """
+
+@typing.overload
+def rms_norm(
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: float = 1.0,
+    eps: float = 1e-07,
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/rms_norm.h on an array (N, D); see bytegolf.kernels.
+    """
+
 def schedule(
     config: Config, step: int, elapsed_s: float = 0.0, mean_step_s: float = 0.0, predicted_step_s: float = 0.0
 ) -> dict[str, typing.Any]:
@@ -783,6 +840,30 @@ def schedule(
 def shuffled(i: int, n: int, seed: int, epoch: int) -> int:
     """
     The i-th of n in the pseudo-random order of (seed, epoch).
+    """
+
+@typing.overload
+def softmax_xent(
+    logits: numpy.typing.NDArray[numpy.float64],
+    targets: numpy.typing.NDArray[numpy.int32],
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/softmax_xent.h on arrays (N, V) and (N); see bytegolf.kernels.
+    """
+
+@typing.overload
+def softmax_xent(
+    logits: numpy.typing.NDArray[numpy.float32],
+    targets: numpy.typing.NDArray[numpy.int32],
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/softmax_xent.h on arrays (N, V) and (N); see bytegolf.kernels.
     """
 
 def vocab(family: str) -> dict[str, typing.Any]:
