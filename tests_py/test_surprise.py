@@ -202,7 +202,8 @@ def test_costs_that_do_not_fit_are_refused():
             show(b"abc", **wrong)
 
 
-def test_repr_is_plain_text_where_there_is_no_terminal():
+def test_repr_is_plain_text_where_there_is_no_terminal(monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
     shown = show(b"abc\n")
     assert repr(shown) == str(shown) and "\x1b" not in repr(shown)
     assert repr(shown).startswith("abc↵\n▁▂▃▄\n")
