@@ -234,8 +234,8 @@ axes.grid(False, axis="y")
 plt.show()
 
 # %% [markdown]
-# From the average of the weights to the artifact, both in whole chunks: that is what rounding costs, usually some thousandths of a
-# bit.
+# From the average of the weights to the artifact, both in whole chunks: that is what rounding costs, a hundredth of a bit more or
+# less.
 #
 # ## What it says
 #

@@ -99,6 +99,7 @@ left.annotate(
     f"median {np.median(bits):.2f}",
     (np.median(bits), 0.85),
     (5, -3),
+    bbox={"color": "white", "pad": 1},
     xycoords=("data", "axes fraction"),
     textcoords="offset points",
     color=GREEN,
@@ -174,9 +175,9 @@ plt.show()
 # %% [markdown]
 # ## By place in the word, and in the line
 #
-# Letters of a word are numbered from 1. Prices fall from letter to letter: the word becomes clear. Along a line the first
-# columns are dear (what comes next: an indent, a list, a new sentence?), and the last ones too, in text that is broken by hand:
-# a newline may come after any word.
+# Letters of a word are numbered from 1. The first is by far the dearest; then it becomes clear which word it is. (Only longer words
+# have a fifth letter. They are rarer, and dearer.) Along a line the first columns stand out (what comes next: an indent, a list, a
+# new sentence?), and the last ones, in text that is broken by hand: a newline may come after any word.
 
 # %%
 word_place, column = np.zeros(len(text), int), np.zeros(len(text), int)
@@ -186,10 +187,10 @@ for i, byte in enumerate(text):
 
 
 def means(place, top):
-    """(places 0 .. top - 1, mean bits, standard error of the mean)."""
-    groups = [bits[place == p] for p in range(top)]
-    spread = [g.std(ddof=1) / math.sqrt(len(g)) if len(g) > 1 else math.nan for g in groups]
-    return np.arange(top), np.array([g.mean() if len(g) else math.nan for g in groups]), np.array(spread)
+    """(places 0 .. top - 1 that occur 20 times or more, their mean bits, the standard errors of these)."""
+    groups = {p: bits[place == p] for p in range(top) if np.count_nonzero(place == p) >= 20}
+    spread = [g.std(ddof=1) / math.sqrt(len(g)) for g in groups.values()]
+    return np.array(list(groups)), np.array([g.mean() for g in groups.values()]), np.array(spread)
 
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=[1, 1.6], sharey=True)
@@ -207,7 +208,7 @@ place, mean, error = means(column, 79)
 right.fill_between(place, mean - error, mean + error, color="#8fb8da", alpha=0.6, linewidth=0)
 right.plot(place, mean, color=BLUE, linewidth=1.2)
 right.axhline(bits.mean(), color=FAINT, linestyle="--", linewidth=1)
-right.annotate("all", (78, bits.mean()), (3, -3), textcoords="offset points", color=FAINT)
+right.annotate("all", (place[-1], bits.mean()), (4, -3), textcoords="offset points", color=FAINT)
 right.set(title="by place in the line", xlabel="column")
 plt.show()
 
@@ -254,16 +255,17 @@ for document in held_out[3:]:
     if start >= len(text):
         break
     axes.axvline(start / 1e3, color=FAINT, linestyle="--", linewidth=0.8)
-    axes.annotate(
-        document.name,
-        (start / 1e3, 1),
-        (2, 2),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        color=FAINT,
-        fontsize=7,
-        rotation=30,
-    )
+    if len(document.text) > len(text) / 40:  # room for its name
+        axes.annotate(
+            document.name,
+            (start / 1e3, 1),
+            (2, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            color=FAINT,
+            fontsize=7,
+            rotation=30,
+        )
     start += len(document.text)
 axes.set(xlabel="kB of text", ylabel=f"bits per byte, mean of {span}", xlim=(0, len(text) / 1e3))
 axes.set_title("surprise along the text", pad=38)

@@ -157,7 +157,9 @@ class Shown:
         from rich.console import Console
 
         terminal = sys.stdout.isatty()
-        console = Console(file=io.StringIO(), force_terminal=terminal or None, width=None if terminal else 100)
+        width = None if terminal else 100
+        # Inside Jupyter a console would otherwise display what it prints, beside the HTML that the notebook asks for.
+        console = Console(file=io.StringIO(), force_terminal=terminal or None, force_jupyter=False, width=width)
         console.print(self, end="")
         return str(console.file.getvalue()).rstrip("\n")  # type: ignore[attr-defined]
 
