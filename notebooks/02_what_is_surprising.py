@@ -70,8 +70,8 @@ f"{artifact}: {len(text):,} bytes, {bits.mean():.4f} bits per byte"
 # %% [markdown]
 # ## The text itself
 #
-# Light is what the model expected, dark what it did not; point at a character to see its bits. The first letters of words
-# are dark, their ends light: once a word is recognised, the rest is nearly free.
+# Uncoloured is what the model expected, strongly coloured what it did not; point at a character to see its bits. The first letters
+# of words are dear, their ends cheap: once a word is recognised, the rest is nearly free.
 
 # %%
 bytegolf.show(text[:2400], nats[:2400], title="held-out documentation")
