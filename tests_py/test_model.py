@@ -233,6 +233,40 @@ def test_evaluate_scores_each_target_once_and_like_single_windows(length: int, w
     assert score.nats == pytest.approx(expected.sum(), rel=1e-12)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("window", "stride"), [(None, None), (16, 16), (16, 3), (8, 8)])
+def test_surprise_sums_to_the_score_of_the_same_windows(preset: str, window: int | None, stride: int | None) -> None:
+    model = random_model(preset)
+    data = "Überraschung, 37 Bytes lang … \n\0".encode() + b"\xff\xfe"
+    nats = model.surprise(data, window, stride)
+    assert nats.dtype == np.float64 and nats.shape == (len(data),)
+    scored = nats[np.isfinite(nats)]
+    assert len(scored) == len(data) - (model.config.bos_id < 0)
+    assert scored.sum() / (math.log(2) * len(scored)) == pytest.approx(model.bpb(data, window, stride), rel=1e-13)
+
+
+def test_surprise_is_the_log_softmax_of_the_logits_after_bos() -> None:
+    model = random_model("byte260")
+    data = b"fifteen letters"
+    ids = np.concatenate([[1], np.frombuffer(data, np.uint8) + 4])  # the published byte260: bos 1, bytes from 4 on
+    logits = model.logits(ids[None, :-1])[0]
+    expected = np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(data)), ids[1:]]
+    np.testing.assert_allclose(model.surprise(data), expected, rtol=1e-12)
+
+
+def test_a_family_without_bos_does_not_score_the_first_byte() -> None:
+    nats = random_model("byte256").surprise(b"abc")
+    assert np.isnan(nats[0]) and np.isfinite(nats[1:]).all()
+    assert np.isnan(random_model("byte256").surprise(b"a")).tolist() == [True]
+    for preset in ("byte256", "byte260"):
+        assert random_model(preset).surprise(b"").shape == (0,)
+
+
+def test_surprise_of_a_byte_does_not_depend_on_later_bytes() -> None:
+    model = random_model("byte260-jepa")
+    assert np.array_equal(model.surprise(b"the same start, then this")[:16], model.surprise(b"the same start, so")[:16])
+
+
 def test_generate_is_a_function_of_its_arguments() -> None:
     model = random_model("byte260-jepa", "float32")
     text = model.generate(b"ab", 30, seed=5)

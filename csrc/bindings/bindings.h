@@ -19,5 +19,6 @@ void bind_dist(py::module_& m);
 void bind_train(py::module_& m);
 void bind_data(py::module_& m);
 void bind_bench(py::module_& m);
+void bind_kernels(py::module_& m);
 
 }  // namespace bg::bindings

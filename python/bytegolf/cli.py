@@ -267,6 +267,45 @@ def generate(
 
 
 @app.command
+def surprise(
+    artifact: Path,
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    html: Path | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    top: float = 8.0,
+    theme: Literal["auto", "dark", "light"] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    json: Json = False,
+) -> None:
+    """Colour a text by what the model finds surprising in it, byte by byte.
+
+    Parameters
+    ----------
+    artifact
+        Packed model, or a run folder.
+    file
+        Text, one document; - reads standard input.
+    html
+        Write a page that needs nothing else, instead of printing.
+    window
+        Ids that a window holds; by default the config's seq_len.
+    stride
+        Distance of windows; by default the config's eval_stride.
+    top
+        Bits at the upper end of the colour scale.
+    theme
+        Colours for dark or light ground; auto: as the terminal or the reader's browser says.
+    """
+    from bytegolf.cli_surprise import surprise_command
+
+    surprise_command(artifact, file, html, window, stride, top, theme, device, dtype, json)
+
+
+@app.command
 def config(preset: str = "byte260-jepa", /, *overrides: str, docs: bool = True) -> None:
     """Print a preset as TOML, ready to be edited and trained.
 

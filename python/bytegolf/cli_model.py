@@ -51,6 +51,12 @@ def ids_of(data: str, config: Config, split: str) -> runner.Ids:
     return ids
 
 
+def stride_of(path: Path, model: Model, window: int) -> int:
+    """The stride of the score of record: of the run that made the artifact where its config lies beside it."""
+    own = path.parent / "config.toml"
+    return min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
+
+
 def eval_command(
     artifact: Path,
     data: str,
@@ -65,9 +71,7 @@ def eval_command(
     """Scores and prints."""
     path, model = model_of(artifact, config, device, dtype)
     window = window or model.config.seq_len
-    own = path.parent / "config.toml"  # of the run that made it: its stride is that of the score of record
-    options = Config.from_toml(own) if own.is_file() and config is None else model.config
-    stride = stride or min(options.eval_stride, window)
+    stride = stride or (stride_of(path, model, window) if config is None else min(model.config.eval_stride, window))
     ids = ids_of(data, model.config, split)
     got = runner.score(model, ids, window, stride)
     size = path.stat().st_size

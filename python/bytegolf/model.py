@@ -125,6 +125,26 @@ class Model(_bytegolf.Model):
         stream = document_ids(data, self.config.byte_offset, self.config.bos_id)
         return evaluate(self, stream, window, stride).bpb
 
+    def surprise(
+        self,
+        data: bytes,
+        window: int | None = None,
+        stride: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """Nats of each byte of `data` given the bytes before it, float64 [len(data)]; `bytegolf.show` draws them.
+
+        One document, scored as `bpb` does (bos first where the family has one; window, stride and progress as for
+        `evaluate`): the sum of all over ln 2 and their count is bpb(data). A family without bos cannot score the first
+        byte, which is NaN and no part of that mean. Empty data has no byte to score: an array of none.
+        """
+        stream = document_ids(data, self.config.byte_offset, self.config.bos_id)
+        missing = len(data) + 1 - len(stream)  # 1 where the first byte is context only
+        head = np.full(min(missing, len(data)), np.nan)
+        if len(stream) < 2:
+            return head
+        return np.concatenate([head, evaluate(self, stream, window, stride, progress).nll])
+
     @overload
     def generate(
         self,
