@@ -16,6 +16,7 @@ __all__: list[str] = [
     "Config",
     "Evaluation",
     "FormatError",
+    "Generation",
     "Listener",
     "Loader",
     "Losses",
@@ -26,6 +27,7 @@ __all__: list[str] = [
     "Trainer",
     "add_cuda_library_folder",
     "add_gemm_library_folder",
+    "attention",
     "bench_device",
     "bench_op",
     "bench_ops",
@@ -45,9 +47,11 @@ __all__: list[str] = [
     "option_table",
     "quantise_tensor",
     "read_artifact",
+    "rms_norm",
     "schedule",
     "shuffled",
     "socket_comm",
+    "softmax_xent",
     "vocab",
     "write_artifact",
     "zstd_version",
@@ -573,14 +577,6 @@ class Model:
         self, config: Config, device: str = "cpu", dtype: str = "float32", seed: int = 0, threads: int = 0
     ) -> None: ...
     def backward(self, scale: float = 1.0) -> None: ...
-    def generate(
-        self,
-        prompt: bytes,
-        n: int,
-        temperature: float = 1.0,
-        seed: int = 0,
-        emit: collections.abc.Callable[..., typing.Any] | None = None,
-    ) -> bytes: ...
     def gradient_views(self) -> dict[str, typing.Any]: ...
     def gradients(self) -> dict[str, typing.Any]: ...
     def load_parameters(self, params: dict[str, typing.Any]) -> None: ...
@@ -617,6 +613,25 @@ class Model:
     def num_parameters(self) -> int: ...
     @property
     def threads(self) -> int: ...
+
+class Generation:
+    """
+    Bytes that follow prompts, one of each row at a time; see bytegolf.Model.
+    """
+    def __init__(
+        self,
+        model: Model,
+        prompts: collections.abc.Sequence[bytes],
+        n: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        top_p: float = 1.0,
+        stop: collections.abc.Sequence[bytes] = [],
+        cache: bool = True,
+    ) -> None: ...
+    def advance(self) -> list[tuple[int, bytes]]: ...
+    def end(self, row: int) -> None: ...
+    def text(self, row: int) -> bytes: ...
 
 class Evaluation:
     """
@@ -818,6 +833,34 @@ def add_gemm_library_folder(folder: str) -> None:
     A folder to search for GEMM libraries before the system's; only before their first use.
     """
 
+@typing.overload
+def attention(
+    q: numpy.typing.NDArray[numpy.float64],
+    k: numpy.typing.NDArray[numpy.float64],
+    v: numpy.typing.NDArray[numpy.float64],
+    window: int = 0,
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/attention.h on arrays (B, T, H, d) and (B, T, G, d); see bytegolf.kernels.
+    """
+
+@typing.overload
+def attention(
+    q: numpy.typing.NDArray[numpy.float32],
+    k: numpy.typing.NDArray[numpy.float32],
+    v: numpy.typing.NDArray[numpy.float32],
+    window: int = 0,
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/attention.h on arrays (B, T, H, d) and (B, T, G, d); see bytegolf.kernels.
+    """
+
 def bench_device(
     group: str, budget_s: float = 1.0, device: str = "cuda", dtype: str = "bfloat16", rows: int = 0, length: int = 0
 ) -> list[typing.Any]:
@@ -930,6 +973,32 @@ def read_artifact(path: str, threads: int = 0) -> dict[str, typing.Any]:
     An artifact as a dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, model_bytes.
     """
 
+@typing.overload
+def rms_norm(
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: float = 1.0,
+    eps: float = 1e-07,
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/rms_norm.h on an array (N, D); see bytegolf.kernels.
+    """
+
+@typing.overload
+def rms_norm(
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: float = 1.0,
+    eps: float = 1e-07,
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/rms_norm.h on an array (N, D); see bytegolf.kernels.
+    """
+
 def schedule(
     config: Config, step: int, elapsed_s: float = 0.0, mean_step_s: float = 0.0, predicted_step_s: float = 0.0
 ) -> dict[str, typing.Any]:
@@ -947,6 +1016,30 @@ def socket_comm(
 ) -> Comm:
     """
     Connects the ranks of a CPU run: peers are (host, port) by rank, key is the same on all. OSError names the ranks that did not come.
+    """
+
+@typing.overload
+def softmax_xent(
+    logits: numpy.typing.NDArray[numpy.float64],
+    targets: numpy.typing.NDArray[numpy.int32],
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/softmax_xent.h on arrays (N, V) and (N); see bytegolf.kernels.
+    """
+
+@typing.overload
+def softmax_xent(
+    logits: numpy.typing.NDArray[numpy.float32],
+    targets: numpy.typing.NDArray[numpy.int32],
+    threads: int = 0,
+    device: str = "cpu",
+    dtype: str = "",
+) -> numpy.ndarray:
+    """
+    kernels/softmax_xent.h on arrays (N, V) and (N); see bytegolf.kernels.
     """
 
 def vocab(family: str) -> dict[str, typing.Any]:
