@@ -40,7 +40,8 @@ void bind_config(py::module_& m) {
            "Sets one option from its text form; ValueError when unknown or out of range.")
       .def("get", &Config::get, py::arg("name"), "Text form of one option.")
       .def("validate", &Config::validate, "ValueError when options contradict each other.")
-      .def("copy", [](const Config& self) { return self; })
+      .def(
+          "copy", [](const Config& self) { return self; }, "Another Config of the same options.")
       .def("__eq__", [](const Config& a, const Config& b) { return a == b; })
       .def(
           "text",
@@ -49,14 +50,15 @@ void bind_config(py::module_& m) {
           },
           py::arg("sections") = std::vector<std::string>{"model", "train", "run"}, py::arg("docs") = false,
           "TOML of the sections asked for, one option a line.")
-      .def_static("preset", &Config::preset, py::arg("name"))
-      .def_static("preset_names", &Config::preset_names)
+      .def_static("preset", &Config::preset, py::arg("name"), "A preset; ValueError listing the known names.")
+      .def_static("preset_names", &Config::preset_names, "Names of the presets.")
       .def_static(
           "parse",
           [](const std::string& text, const std::string& source, const Config& base) {
             return Config::parse(text, source, base);
           },
-          py::arg("text"), py::arg("source"), py::arg("base"));
+          py::arg("text"), py::arg("source"), py::arg("base"),
+          "`name = value` lines laid over `base`; ValueError naming source, line and option.");
   m.def(
       "option_table",
       [] {

@@ -94,11 +94,11 @@ std::shared_ptr<Model> make(const Config& config, const std::string& device, con
 
 void bind_model(py::module_& m) {
   py::class_<Losses>(m, "Losses", "Means over the scored positions, in nats; total is what backward() differentiates.")
-      .def_readonly("ce", &Losses::ce)
-      .def_readonly("jepa_pred", &Losses::jepa_pred)
-      .def_readonly("jepa_sigreg", &Losses::jepa_sigreg)
-      .def_readonly("latent", &Losses::latent)
-      .def_readonly("total", &Losses::total)
+      .def_readonly("ce", &Losses::ce, "Cross-entropy per target.")
+      .def_readonly("jepa_pred", &Losses::jepa_pred, "Prediction loss of JEPA, unweighted; 0 without JEPA.")
+      .def_readonly("jepa_sigreg", &Losses::jepa_sigreg, "SIGReg loss of JEPA, unweighted; 0 without JEPA.")
+      .def_readonly("latent", &Losses::latent, "Loss of the latent head, unweighted; 0 without one.")
+      .def_readonly("total", &Losses::total, "The weighted sum of all parts.")
       .def("__repr__", [](const Losses& l) {
         return words("Losses(ce=", l.ce, ", jepa_pred=", l.jepa_pred, ", jepa_sigreg=", l.jepa_sigreg,
                      ", latent=", l.latent, ", total=", l.total, ")");
@@ -107,11 +107,17 @@ void bind_model(py::module_& m) {
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Parameters, forward, loss and backward; see bytegolf.Model.")
       .def(py::init(&make), py::arg("config"), py::arg("device") = "cpu", py::arg("dtype") = "float32",
            py::arg("seed") = 0, py::arg("threads") = 0)
-      .def_property_readonly("config", [](const Model& self) { return self.config(); })
-      .def_property_readonly("dtype", [](const Model& self) { return name_of(self.ctx().dtype); })
-      .def_property_readonly("device", [](const Model& self) { return name_of(self.ctx().device); })
-      .def_property_readonly("threads", [](const Model& self) { return self.ctx().pool->size(); })
-      .def_property_readonly("num_parameters", [](const Model& self) { return self.params().numel(); })
+      .def_property_readonly(
+          "config", [](const Model& self) { return self.config(); }, "The options this model was made with.")
+      .def_property_readonly(
+          "dtype", [](const Model& self) { return name_of(self.ctx().dtype); },
+          "Numbers that are computed in: float32, float64 or bfloat16.")
+      .def_property_readonly(
+          "device", [](const Model& self) { return name_of(self.ctx().device); }, "Where parameters lie: cpu or cuda.")
+      .def_property_readonly(
+          "threads", [](const Model& self) { return self.ctx().pool->size(); }, "Threads that work on the CPU.")
+      .def_property_readonly(
+          "num_parameters", [](const Model& self) { return self.params().numel(); }, "Elements of all parameters.")
       .def("parameters", [](const Model& self) { return dict_of(self, self.params().values()); })
       .def("gradients", [](const Model& self) { return dict_of(self, self.params().grads()); })
       .def("views", [](const std::shared_ptr<Model>& self) { return views_of(self, self->params().values()); })
@@ -153,7 +159,8 @@ void bind_model(py::module_& m) {
           },
           "One dict per parameter: name, shape, group (optimiser), codec, averaged.")
       .def("load_parameters", &load, py::arg("params"))
-      .def("zero_gradients", &Model::zero_gradients, py::call_guard<py::gil_scoped_release>())
+      .def("zero_gradients", &Model::zero_gradients, py::call_guard<py::gil_scoped_release>(),
+           "Sets all gradients to 0; backward() adds to them.")
       .def(
           "logits",
           [](Model& self, const Ids& ids) {
@@ -212,7 +219,8 @@ void bind_model(py::module_& m) {
           },
           py::arg("ids"))
       .def("backward", &Model::backward, py::arg("scale") = 1.0, py::call_guard<py::gil_scoped_release>())
-      .def("print_plan", &Model::print_plan);
+      .def("print_plan", &Model::print_plan,
+           "Where the activations of the last call lie: a table of lifetime, name, shape, offset and bytes.");
 
   // Holds the model for as long as it runs.
   struct Writing {

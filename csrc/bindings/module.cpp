@@ -8,8 +8,8 @@ namespace {
 
 // An exception class of bytegolf's own, made once and kept by the module.
 template <class E>
-void add_exception(py::module_& m, const char* name, PyObject* base) {
-  py::register_exception<E>(m, name, base);
+void add_exception(py::module_& m, const char* name, PyObject* base, const char* doc) {
+  py::register_exception<E>(m, name, base).attr("__doc__") = doc;
 }
 
 }  // namespace
@@ -17,9 +17,14 @@ void add_exception(py::module_& m, const char* name, PyObject* base) {
 PYBIND11_MODULE(_bytegolf, m) {
   m.doc() = "C++ core of bytegolf. Import `bytegolf`, not this.";
   m.attr("__version__") = BYTEGOLF_VERSION;
-  add_exception<FormatError>(m, "FormatError", PyExc_ValueError);
-  add_exception<NumericsError>(m, "NumericsError", PyExc_ArithmeticError);
-  add_exception<SystemError>(m, "SystemError", PyExc_OSError);
+  add_exception<FormatError>(m, "FormatError", PyExc_ValueError,
+                             "Bytes from outside (a shard, artifact or checkpoint) are not what their format says. The "
+                             "message names the path and the offset or tensor.");
+  add_exception<NumericsError>(m, "NumericsError", PyExc_ArithmeticError,
+                               "A number is NaN, infinite, or too large for what stores it. The message names the step "
+                               "or tensor; no weight, moment or average has changed.");
+  add_exception<SystemError>(m, "SystemError", PyExc_OSError,
+                             "The system refused memory, a file or a device. The message says what was asked for.");
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);

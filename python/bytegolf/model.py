@@ -23,11 +23,13 @@ Array = npt.NDArray[Any]
 class Model(_bytegolf.Model):
     """A byte-level language model of either family, with its parameters on `device` in `dtype`.
 
-    Model(config, device="cpu", dtype="auto", seed=0, threads=0): device cpu, cuda or auto; dtype float32 or float64 on the
-    CPU, bfloat16 or float32 on CUDA, auto for the first of each; first values drawn from `seed`, threads 0 means one per
-    core. Results have the same bits at any number of threads. What comes out are NumPy's arrays, parameters and gradients
-    float32 where dtype is bfloat16; the methods named `..view` share the model's own memory instead (see bytegolf.Array).
-    What goes in may be any library's (DLPack, NumPy's or CUDA's array interface); ids are integer arrays [B,T]. The GIL is released during work; one model serves one thread at a time. ValueError for options
+    device: cpu, cuda (or cuda:1, the second visible GPU) or auto. dtype: float32 or float64 on the CPU, bfloat16 or float32 on CUDA,
+    auto for the first of each. First values are drawn from `seed`. threads: 0 means one per core; results have the same bits at
+    any number.
+
+    What comes out are NumPy's arrays, parameters and gradients float32 where dtype is bfloat16; the methods named `..view` share the
+    model's own memory instead (see bytegolf.Array). What goes in may be any library's (DLPack, NumPy's or CUDA's array interface);
+    ids are integer arrays [B,T]. The GIL is released during work; one model serves one thread at a time. ValueError for options
     that contradict each other, ids outside the vocabulary (naming row and position) and shapes that do not fit.
     """
 
@@ -99,9 +101,10 @@ class Model(_bytegolf.Model):
     def loss(
         self, ids: AnyArray, targets: AnyArray, jepa_lambda: float = 0.0, sigreg_directions: AnyArray | None = None
     ) -> Losses:
-        """Means in nats over one batch [B,T]: ce, jepa_pred, jepa_sigreg, latent, and
+        """Means in nats over one batch [B,T]: ce, jepa_pred, jepa_sigreg, latent and their weighted sum, total.
 
-        total = ce + jepa_lambda * (jepa_pred + jepa_sigreg_weight * jepa_sigreg) + jepa_weight * latent.
+            total = ce + jepa_lambda * (jepa_pred + jepa_sigreg_weight * jepa_sigreg) + jepa_weight * latent
+
         Targets of -1 are not scored. sigreg_directions [latent, 256]: unit columns, drawn from the seed when None.
         NumericsError when a part is not finite.
         """

@@ -24,9 +24,13 @@ class Score:
     """What a stream costs. bpb = nats / (ln 2 * bytes); special ids cost nats but are no bytes."""
 
     bpb: float
+    """bits per byte"""
     nats: float
+    """sum over all targets"""
     bytes: int
+    """targets that stand for a byte"""
     targets: int
+    """ids that were scored, special ones too"""
     nll: npt.NDArray[np.float64]
     """nats of each target, in order"""
 

@@ -34,16 +34,26 @@ _PROGRESS = {
 class StepResult:
     """What one step did; losses are means over its micro-batches, taken before the weights moved."""
 
-    step: int  # its number, from 0
-    losses: Losses  # nats; of all ranks
-    grad_norm: float  # before clipping
+    step: int
+    """its number, from 0"""
+    losses: Losses
+    """nats; of all ranks"""
+    grad_norm: float
+    """of all gradients together, before clipping"""
     lr_factor: float
+    """share of the step sizes that the schedule left"""
     jepa_lambda: float
+    """weight of the JEPA losses"""
     muon_momentum: float
-    ids: int  # targets that were scored
-    bytes: int  # those of them that stand for a byte
-    seconds: float  # of this step
-    elapsed_s: float  # on the run's clock when it ended
+    """Muon's momentum"""
+    ids: int
+    """targets that were scored"""
+    bytes: int
+    """those of them that stand for a byte"""
+    seconds: float
+    """of this step"""
+    elapsed_s: float
+    """on the run's clock when it ended"""
 
     @property
     def ce(self) -> float:
@@ -75,12 +85,17 @@ class Trainer:
     """Trains `model` (or a new one) by `config` on `data`.
 
     data: a shard folder, file, glob, list of those, 1-d integer array of ids, or ShardSet; None for `step_on` alone.
+
     seed: key of the initial weights of a new model, of the order of data and of the SIGReg directions; the config's own
-    option `seed` when None. device and dtype: as for Model, which they are handed to; those of `model` when one is given,
-    whose parameters are moved in place. Checkpoints hold float32 (float64 for a float64 model) whatever computed them: a run
-    may stop on one device and go on on the other.
+    option `seed` when None.
+
+    device and dtype: as for Model, which they are handed to; those of `model` when one is given, whose parameters are moved
+    in place. Checkpoints hold float32 (float64 for a float64 model) whatever computed them: a run may stop on one device and
+    go on on the other.
+
     group: the ranks that train together, each with a Trainer of its own that makes the same calls. The global batch
     (train_batch_ids) is theirs together, and all begin with rank 0's weights; checkpoints are rank 0's, and know of no ranks.
+
     Raises ValueError for options that contradict each other or do not fit the model, FormatError for damaged shards.
     """
 
@@ -202,6 +217,7 @@ class Trainer:
         return int(self._core.progress["step"])
 
     step_count = steps_done
+    """The same."""
 
     @property
     def data_ids(self) -> int:
