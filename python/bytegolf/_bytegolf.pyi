@@ -58,27 +58,45 @@ __all__: list[str] = [
 ]
 
 class FormatError(ValueError):
-    pass
+    """
+    Bytes from outside (a shard, artifact or checkpoint) are not what their format says. The message names the path and the offset or tensor.
+    """
 
 class NumericsError(ArithmeticError):
-    pass
+    """
+    A number is NaN, infinite, or too large for what stores it. The message names the step or tensor; no weight, moment or average has changed.
+    """
 
 class SystemError(OSError):
-    pass
+    """
+    The system refused memory, a file or a device. The message says what was asked for.
+    """
 
 class Config:
     """
     Options of a run; see option_table(). Python treats it as immutable: bytegolf.Config.replace.
     """
     @staticmethod
-    def parse(text: str, source: str, base: Config) -> Config: ...
+    def parse(text: str, source: str, base: Config) -> Config:
+        """
+        `name = value` lines laid over `base`; ValueError naming source, line and option.
+        """
     @staticmethod
-    def preset(name: str) -> Config: ...
+    def preset(name: str) -> Config:
+        """
+        A preset; ValueError listing the known names.
+        """
     @staticmethod
-    def preset_names() -> list[str]: ...
+    def preset_names() -> list[str]:
+        """
+        Names of the presets.
+        """
     def __eq__(self, other: object) -> bool: ...
     def __init__(self) -> None: ...
-    def copy(self) -> Config: ...
+    def copy(self) -> Config:
+        """
+        Another Config of the same options.
+        """
     def get(self, name: str) -> str:
         """
         Text form of one option.
@@ -559,15 +577,30 @@ class Losses:
     """
     def __repr__(self) -> str: ...
     @property
-    def ce(self) -> float: ...
+    def ce(self) -> float:
+        """
+        Cross-entropy per target.
+        """
     @property
-    def jepa_pred(self) -> float: ...
+    def jepa_pred(self) -> float:
+        """
+        Prediction loss of JEPA, unweighted; 0 without JEPA.
+        """
     @property
-    def jepa_sigreg(self) -> float: ...
+    def jepa_sigreg(self) -> float:
+        """
+        SIGReg loss of JEPA, unweighted; 0 without JEPA.
+        """
     @property
-    def latent(self) -> float: ...
+    def latent(self) -> float:
+        """
+        Loss of the latent head, unweighted; 0 without one.
+        """
     @property
-    def total(self) -> float: ...
+    def total(self) -> float:
+        """
+        The weighted sum of all parts.
+        """
 
 class Model:
     """
@@ -594,7 +627,10 @@ class Model:
     ) -> numpy.typing.NDArray[numpy.float64]: ...
     def operand_views(self) -> dict[str, typing.Any]: ...
     def parameters(self) -> dict[str, typing.Any]: ...
-    def print_plan(self) -> str: ...
+    def print_plan(self) -> str:
+        """
+        Where the activations of the last call lie: a table of lifetime, name, shape, offset and bytes.
+        """
     def refresh(self, stream: int | None = None) -> None: ...
     def specs(self) -> list[typing.Any]:
         """
@@ -602,17 +638,35 @@ class Model:
         """
     def synchronise(self) -> None: ...
     def views(self) -> dict[str, typing.Any]: ...
-    def zero_gradients(self) -> None: ...
+    def zero_gradients(self) -> None:
+        """
+        Sets all gradients to 0; backward() adds to them.
+        """
     @property
-    def config(self) -> Config: ...
+    def config(self) -> Config:
+        """
+        The options this model was made with.
+        """
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """
+        Where parameters lie: cpu or cuda.
+        """
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        """
+        Numbers that are computed in: float32, float64 or bfloat16.
+        """
     @property
-    def num_parameters(self) -> int: ...
+    def num_parameters(self) -> int:
+        """
+        Elements of all parameters.
+        """
     @property
-    def threads(self) -> int: ...
+    def threads(self) -> int:
+        """
+        Threads that work on the CPU.
+        """
 
 class Generation:
     """
