@@ -232,6 +232,6 @@ def notebook_page(path: Path) -> str:
         elif body.strip():
             lines.append(f"```python\n{body.strip()}\n```")
     where = f"From `notebooks/{path.name}`; see [how to run it](../how-to/notebooks.md)."
-    text = "\n\n".join(lines)
+    text = re.sub(r"\]\((\d\d_\w+)\.py\)", r"](\1.md)", "\n\n".join(lines))  # other notebooks are pages here
     title = "" if text.startswith("# ") else f"# {path.stem[3:].replace('_', ' ')}\n\n"
     return f"{title}{text}\n\n---\n{where}\n"

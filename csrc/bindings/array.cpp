@@ -177,15 +177,20 @@ void bind_array(py::module_& m) {
       "A view of the core's memory, in C order, that keeps its owner alive. Any library that knows DLPack, "
       "NumPy's or CUDA's array interface shares it without a copy; numpy() copies it.")
       .def_buffer(&buffer_of)
-      .def_property_readonly("shape", [](const Array& a) { return py::tuple(py::cast(dims_of(a.tensor.shape()))); })
-      .def_property_readonly("ndim", [](const Array& a) { return a.tensor.rank(); })
+      .def_property_readonly(
+          "shape", [](const Array& a) { return py::tuple(py::cast(dims_of(a.tensor.shape()))); },
+          "Elements along each dimension.")
+      .def_property_readonly(
+          "ndim", [](const Array& a) { return a.tensor.rank(); }, "Dimensions.")
       .def_property_readonly(
           "size", [](const Array& a) { return a.tensor.numel(); }, "Elements.")
-      .def_property_readonly("nbytes", [](const Array& a) { return a.tensor.size_bytes(); })
+      .def_property_readonly(
+          "nbytes", [](const Array& a) { return a.tensor.size_bytes(); }, "Bytes of all elements.")
       .def_property_readonly(
           "dtype", [](const Array& a) { return name_of(a.tensor.dtype()); }, "float32, float64, bfloat16 or int32.")
       .def_property_readonly("device", &device_name, "cpu, or cuda:N.")
-      .def_property_readonly("read_only", [](const Array& a) { return a.read_only; })
+      .def_property_readonly(
+          "read_only", [](const Array& a) { return a.read_only; }, "Whether takers may only read.")
       .def_property_readonly(
           "address", [](const Array& a) { return reinterpret_cast<uintptr_t>(a.tensor.data()); },
           "Of the first element, in the memory of `device`.")

@@ -558,13 +558,25 @@ class Array:
         float32, float64, bfloat16 or int32.
         """
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """
+        Bytes of all elements.
+        """
     @property
-    def ndim(self) -> int: ...
+    def ndim(self) -> int:
+        """
+        Dimensions.
+        """
     @property
-    def read_only(self) -> bool: ...
+    def read_only(self) -> bool:
+        """
+        Whether takers may only read.
+        """
     @property
-    def shape(self) -> tuple[typing.Any, ...]: ...
+    def shape(self) -> tuple[typing.Any, ...]:
+        """
+        Elements along each dimension.
+        """
     @property
     def size(self) -> int:
         """
