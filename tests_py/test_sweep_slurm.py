@@ -162,3 +162,16 @@ def test_without_slurm_nothing_is_begun(place, tmp_path, capsys, monkeypatch):  
     assert (status, err.count("\n")) == (2, 1)
     assert "[slurm]" in err
     assert "srun" in err
+
+
+@real
+def test_two_tasks_of_srun_train_as_one_run(place, data, tmp_path):  # noqa: F811
+    config, run = place(SPEC).parent / "tiny.toml", tmp_path / "run"
+    where = [f"train_data={data}", f"val_data={data}", "device=cpu", "train_batch_ids=128"]
+    words = [sys.executable, "-m", "bytegolf", "train", config, *where, "--run", run]
+    done = subprocess.run(
+        ["srun", "-n", "2", "--overcommit", *map(str, words)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, last = read_log(run / "log.jsonl")[0], read_log(run / "log.jsonl")[-1]
+    assert (first["world_size"], last["reason"]) == (2, "done")
