@@ -143,6 +143,6 @@ RECORDS = Path(__file__).resolve().parents[1] / "records"
 @pytest.mark.parametrize("spec", sorted(RECORDS.glob("*/spec.toml")), ids=lambda path: path.parent.name)
 def test_sweep_files_that_are_kept_can_be_run(spec):
     runs = plan(load_spec(spec, {"train_data": "/data", "val_data": "/data"}), spec)
-    assert len({run.name for run in runs}) == len(runs) >= 6
+    assert len({run.name for run in runs}) == len(runs) >= 2
     configs = [run.config.replace(seed=0).text() for run in runs]
     assert len(set(configs)) == len({run.group for run in runs})
