@@ -126,7 +126,9 @@ def test_a_job_outlives_the_sweep_is_found_again_and_goes_on_after_its_time_limi
         time.sleep(0.2)
     assert '"reason": "interrupted"' in log.read_text()
     stopped = read_log(log)[-1]["step"]
-    # Slurm lets a requeued job wait for two minutes; a user may not want to, nor be warned again.
+    # Slurm lets a requeued job wait for two minutes; a user may not want to, nor be warned again. But a node that still clears up
+    # after the first attempt refuses the second one, and the job would be held.
+    time.sleep(5)
     while time.monotonic() < limit and log.read_text().count('"kind": "start"') < 2:
         time.sleep(0.5)
         words = ["scontrol", "update", f"JobId={number}", "StartTime=now", "TimeLimit=10"]
