@@ -94,8 +94,7 @@ std::shared_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Mode
         std::make_shared<Loader>(*data, LoaderOptions::of(config, comm ? comm->rank() : 0, comm ? comm->world() : 1));
   }
   const py::gil_scoped_release release;  // ranks meet in there
-  return std::make_shared<Trainer>(config, std::move(model), std::move(loader), std::function<double()>(),
-                                   comm);
+  return std::make_shared<Trainer>(config, std::move(model), std::move(loader), std::function<double()>(), comm);
 }
 
 py::dict step_on(Trainer& self, const Ids& ids, const Ids& targets, int64_t micro_batches,
