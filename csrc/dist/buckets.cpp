@@ -21,8 +21,6 @@ Buckets::Buckets(Comm& comm, const ParamTable& params, int64_t bucket_bytes)
 
 void Buckets::ready(size_t first, size_t last) {
   BG_CHECK(first <= last && last <= place_.size(), "tensors", first, "to", last, "of", place_.size());
-  if (std::none_of(pieces_.begin(), pieces_.end(), [](const Piece& p) { return p.state != State::pending; }))
-    queued_ = 0;
   for (size_t i = first; i < last; ++i) {
     BG_CHECK(pieces_[place_[i]].state == State::pending, "gradient", i, "was final already");
     pieces_[place_[i]].state = State::ready;
@@ -49,7 +47,6 @@ void Buckets::send(int64_t least) {
     const int64_t lo = pieces_[i].lo, hi = pieces_[end - 1].hi;  // gaps between tensors are zeros on every rank
     if ((hi - lo) * static_cast<int64_t>(size_of(grads_.dtype())) >= least) {
       comm_.all_reduce(grads_.slice(0, lo, hi));
-      ++queued_;
       for (; i < end; ++i) pieces_[i].state = State::sent;
     }
     i = end;

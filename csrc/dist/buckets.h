@@ -22,8 +22,6 @@ class Buckets {
   void ready(size_t first, size_t last);
   /// All gradients are final: queues what is left, and the context's further work waits for all of it.
   void finish();
-  /// Sums queued since the last finish() or in it.
-  int64_t queued() const { return queued_; }
 
  private:
   enum class State : uint8_t { pending, ready, sent };
@@ -36,7 +34,7 @@ class Buckets {
 
   Comm& comm_;
   Tensor grads_;
-  int64_t bucket_bytes_, queued_ = 0;
+  int64_t bucket_bytes_;
   std::vector<Piece> pieces_;  // in order of the arena
   std::vector<size_t> place_;  // of each tensor in order of declaration: its piece
 };

@@ -160,10 +160,10 @@ def first_host(nodes: str) -> str:
     return "".join(part for part in match.groups() if part)
 
 
-def free_port() -> int:
-    """A port of this host that nobody listens on now."""
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now; address "" means all of this host's."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 

@@ -36,7 +36,8 @@ const Nccl& nccl();
 
 [[noreturn]] void nccl_failed(const char* file, int line, const char* expression, NcclResult result, NcclComm comm);
 
-/// Throws SystemError with the expression, file:line and NCCL's words. A macro's second argument: the communicator.
+/// Throws SystemError with the expression, file:line and NCCL's words. comm: the communicator, for what it has to add;
+/// may be null.
 #define BG_NCCL(expr, comm)                                                  \
   do {                                                                       \
     if (const ::bg::cuda::NcclResult bg_result = (expr); bg_result != 0)     \

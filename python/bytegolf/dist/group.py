@@ -19,7 +19,7 @@ from bytegolf.console import Stopped
 from bytegolf.device import find_libraries
 from bytegolf.dist.rendezvous import meet
 from bytegolf.dist.watch import STATUS, Pulse, Watch
-from bytegolf.dist.wire import Channel, Gone
+from bytegolf.dist.wire import Gone
 from bytegolf.launch import Ranks
 
 MEET_S = 120.0  # for all ranks to come
@@ -150,12 +150,9 @@ class Group:
         finally:
             self._waiting = False
 
-    def _channel(self, rank: int) -> Channel:
-        return self._talk[rank]
-
     def _send(self, rank: int, value: dict[str, Any], data: bytes | memoryview = b"") -> None:
         with self._wait():
-            self._channel(rank).send(value, data)
+            self._talk[rank].send(value, data)
 
     def _send_all(self, value: dict[str, Any], data: bytes = b"") -> None:
         for rank in range(1, self.world):
@@ -163,7 +160,7 @@ class Group:
 
     def _receive(self, rank: int) -> tuple[dict[str, Any], bytes]:
         with self._wait():
-            return self._channel(rank).receive()
+            return self._talk[rank].receive()
 
     # The end.
 
@@ -190,10 +187,10 @@ class Group:
         """Tells all ranks why this one ends. Its process ends within seconds, even if something still hangs in it."""
         if isinstance(error, OSError):
             self._watch.known.wait(FIRST_WORD_S)
-        self._watch.leave_with_others()
         words = " ".join(str(error).split()) or type(error).__name__
-        prefix = f"rank {self.rank}: "
-        self._watch.fail(words.removeprefix(prefix))
+        first = self._watch.fail(words.removeprefix(f"rank {self.rank}: "))
+        if not first.startswith(f"rank {self.rank}: "):  # this error is the echo of another rank's
+            sys.stderr.write(f"bytegolf: {first}; rank {self.rank} leaves\n")
         threading.Thread(target=_end_soon, daemon=True).start()
 
 

@@ -89,14 +89,10 @@ class Watch:
         return any(seen.pulse.stop for seen in self._seen.values())
 
     def fail(self, reason: str) -> str:
-        """This rank's program has failed. Tells all others; returns what is known to have come first."""
+        """This rank's program has failed. Tells all others; returns what came first, with its rank."""
         self._leaving = True
         self._tell(self.rank, reason)
-        return self.told or reason
-
-    def leave_with_others(self) -> None:
-        """This rank's program ends because of what another told."""
-        self._leaving = True
+        return str(self.told)
 
     def part(self) -> None:
         """All work is done: connections may close from now on."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from bytegolf import console
 from bytegolf.config import Config
+from bytegolf.launch import free_port
 from bytegolf.sweep.folder import OUTPUT, command, environment
 
 PLAN = "ranks.json"  # what the first task tells the others
@@ -70,7 +71,7 @@ class TrainJob:
             return command(folder, config, self.ranks), environment()
         path, attempt = folder / PLAN, [os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")]
         if rank == 0:
-            where = {"MASTER_ADDR": socket.gethostname(), "MASTER_PORT": str(_free_port())}
+            where = {"MASTER_ADDR": socket.gethostname(), "MASTER_PORT": str(free_port(""))}
             made = path.with_suffix(".new")
             words = command(folder, config)
             made.write_text(json.dumps({"attempt": attempt, "words": words, "variables": where}), encoding="utf-8")
@@ -100,12 +101,6 @@ def _read(path: Path) -> dict[str, Any]:
         return found
     except FileNotFoundError:
         return {}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _leave_signals_to_us() -> None:
