@@ -327,7 +327,7 @@ int64_t Config::mlp_dim() const {
   return std::llround(mlp_mult * static_cast<double>(model_dim));
 }
 
-int64_t Config::window_of_layer(int64_t layer) const {
+std::vector<int64_t> Config::window_lengths() const {
   std::vector<int64_t> windows;
   std::string_view rest = attn_windows;
   while (!trim(rest).empty()) {
@@ -340,14 +340,71 @@ int64_t Config::window_of_layer(int64_t layer) const {
     windows.push_back(w);
     rest.remove_prefix(comma == std::string_view::npos ? rest.size() : comma + 1);
   }
-  return windows.empty() ? 0 : windows[static_cast<size_t>(layer) % windows.size()];
+  return windows;
 }
 
-std::vector<std::string> Config::block_layers() const {
+std::vector<std::vector<std::string>> Config::block_pattern() const {
+  std::vector<std::vector<std::string>> pattern(1);
   std::istringstream in(block);
-  std::vector<std::string> names;
-  for (std::string name; in >> name;) names.push_back(name);
-  return names;
+  for (std::string name; in >> name;) {
+    if (name == "|")
+      pattern.emplace_back();
+    else
+      pattern.back().push_back(name);
+  }
+  for (const auto& layers : pattern)
+    BG_CHECK(!layers.empty(), "option block =", quoted(block),
+             "has an empty part: it lists layers, and may put | between", "blocks that differ");
+  return pattern;
+}
+
+namespace {
+
+constexpr size_t kMaxVisits = 4096;
+
+// Reads block numbers and groups "( ... )xN" up to the end or a closing bracket.
+std::vector<int64_t> read_visits(std::string_view& rest, const std::string& whole, int depth) {
+  const auto bad = [&](const std::string& why) {
+    return InvalidArgument(words("option visits =", quoted(whole), why) +
+                           "; it lists block numbers and groups such as (3 4 5)x2");
+  };
+  const auto number = [&] {
+    int64_t value = -1;
+    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), value);
+    if (error != std::errc() || value < 0)
+      throw bad(words("has", quoted(std::string(rest.substr(0, 8))), "where a number belongs"));
+    rest.remove_prefix(static_cast<size_t>(end - rest.data()));
+    return value;
+  };
+  std::vector<int64_t> out;
+  for (rest = trim(rest); !rest.empty() && rest.front() != ')'; rest = trim(rest)) {
+    if (rest.front() != '(') {
+      out.push_back(number());
+    } else {
+      if (depth == 8) throw bad("nests more than 8 groups");
+      rest.remove_prefix(1);
+      const std::vector<int64_t> group = read_visits(rest, whole, depth + 1);
+      if (rest.empty()) throw bad("has an open bracket");
+      rest.remove_prefix(1);
+      if (rest.empty() || rest.front() != 'x') throw bad("has a group without its count");
+      rest.remove_prefix(1);
+      const int64_t times = number();
+      if (times < 1 || static_cast<size_t>(times) * std::max<size_t>(group.size(), 1) > kMaxVisits)
+        throw bad("repeats a group too often or not at all");
+      for (int64_t i = 0; i < times; ++i) out.insert(out.end(), group.begin(), group.end());
+    }
+    if (out.size() > kMaxVisits) throw bad(words("makes more than", kMaxVisits, "visits"));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<int64_t> Config::visit_order() const {
+  std::string_view rest = visits;
+  std::vector<int64_t> order = read_visits(rest, visits, 0);
+  BG_CHECK(rest.empty(), "option visits =", quoted(visits), "closes a bracket that it did not open");
+  return order;
 }
 
 void Config::validate() const {
@@ -358,8 +415,7 @@ void Config::validate() const {
            "must be even and at most the head size", head_dim());
   BG_CHECK(rope_dims != 0 || head_dim() % 2 == 0, "option rope_dims = 0 rotates all dims, but the head size",
            head_dim(), "is odd");
-  const int64_t rotary = rope_dims == 0 ? head_dim() : rope_dims;
-  BG_CHECK(rotary != 2 || seq_len <= rope_train_len, "option rope_dims =", rotary,
+  BG_CHECK(rotary_dims() != 2 || seq_len <= rope_train_len, "option rope_dims =", rotary_dims(),
            "cannot be stretched to seq_len =", seq_len);
   BG_CHECK(mlp_dim() >= 1, "option mlp_mult =", mlp_mult, "gives an empty MLP at model_dim =", model_dim);
   BG_CHECK(xsa_last_n <= num_layers, "option xsa_last_n =", xsa_last_n, "is more than num_layers =", num_layers);
@@ -377,9 +433,21 @@ void Config::validate() const {
     BG_CHECK(!tie_embeddings, "option patch_size =", patch_size, "needs tie_embeddings = false");
     BG_CHECK(!doc_mask, "option patch_size =", patch_size, "cannot be combined with doc_mask");
   }
-  BG_CHECK(!doc_mask || bos_id() >= 0, "option doc_mask = true needs a family with bos; family =", family, "has none");
-  for (int64_t layer = 0; layer < num_layers; ++layer) window_of_layer(layer);
-  BG_CHECK(!block_layers().empty(), "option block is empty");
+  BG_CHECK(!doc_mask || bos_id() >= 0, "option doc_mask = true needs a vocabulary with bos;", vocab_name(), "has none");
+  BG_CHECK(parallel_last_n <= num_layers, "option parallel_last_n =", parallel_last_n,
+           "is more than num_layers =", num_layers);
+  window_lengths();
+  block_pattern();
+  const std::vector<int64_t> order = visit_order();
+  std::vector<bool> visited(static_cast<size_t>(num_layers), order.empty());
+  for (int64_t b : order) {
+    BG_CHECK(b < num_layers, "option visits =", quoted(visits), "names block", b, "where num_layers =", num_layers);
+    visited[static_cast<size_t>(b)] = true;
+  }
+  for (int64_t b = 0; b < num_layers; ++b)
+    BG_CHECK(visited[static_cast<size_t>(b)], "option visits =", quoted(visits), "leaves out block", b);
+  BG_CHECK(visits_start_frac < 1,
+           "option visits_start_frac = 1: the order of visits would be scored, but never trained");
   BG_CHECK(jepa_phase1_frac + jepa_phase2_frac <= 1.0 + 1e-12, "options jepa_phase1_frac + jepa_phase2_frac exceed 1");
 }
 

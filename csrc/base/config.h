@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "data/vocab.h"  // needs nothing but base/check.h
+#include "base/vocab.h"
 
 namespace bg {
 
@@ -50,8 +50,11 @@ struct Config {
   void validate() const;
 
   // What follows from the options.
+  const std::string& vocab_name() const {
+    return vocabulary == "auto" ? family : vocabulary;
+  }
   const Vocab& vocab() const {
-    return vocab_of(family);
+    return vocab_of(vocab_name());
   }
   int64_t vocab_size() const {
     return vocab().size;
@@ -66,8 +69,12 @@ struct Config {
     return model_dim / num_heads;
   }
   int64_t mlp_dim() const;
-  int64_t window_of_layer(int64_t layer) const;  // ids; 0: unlimited
-  std::vector<std::string> block_layers() const;
+  int64_t rotary_dims() const {
+    return rope_dims == 0 ? head_dim() : rope_dims;
+  }
+  std::vector<int64_t> window_lengths() const;                  // ids, repeated over the blocks; 0: unlimited
+  std::vector<std::vector<std::string>> block_pattern() const;  // layers of a block, repeated over the blocks
+  std::vector<int64_t> visit_order() const;                     // blocks; empty: each once
 };
 
 /// One row per option, in the order of config.def.

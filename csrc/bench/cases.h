@@ -9,8 +9,8 @@
 #include "base/config.h"
 #include "base/ctx.h"
 #include "base/random.h"
+#include "model/model.h"
 #include "tensor/buffer.h"
-#include "tensor/params.h"
 #include "tensor/tensor.h"
 
 namespace bg::bench {
@@ -49,7 +49,7 @@ std::vector<int32_t> random_ids(const Config& config, const char* name, int64_t 
 struct StepFlops {
   double forward = 0, backward = 0, optimiser = 0;
 };
-StepFlops step_flops(const Config& config, const ParamTable& params, int64_t rows, int64_t T);
+StepFlops step_flops(const Model& model, int64_t rows, int64_t T);
 
 /// The gradient of two rows of T ids as ctx computes it against the CPU in float64, over all parameters at once.
 double gradient_error(const Config& config, const Ctx& ctx, int64_t T);

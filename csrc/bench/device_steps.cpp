@@ -49,7 +49,7 @@ void bench_optimiser(const Ctx& ctx, double budget_s, std::vector<DeviceFigure>&
   f.group = "optimiser";
   f.what = words("clip, Muon, Adam, average:", static_cast<double>(static_cast<int64_t>(n / 1e5)) / 10,
                  "M parameters of byte260-jepa");
-  f.flops = step_flops(config, model.params(), 1, 1).optimiser;
+  f.flops = step_flops(model, 1, 1).optimiser;
   f.bytes = (8.0 * 4 + (ctx.dtype == DType::bf16 ? 2 : 0)) * n;  // weights, gradients, momentum, averages; operands
   f.seconds = time_calls(ctx, step, budget_s);
   figures.push_back(std::move(f));
@@ -62,7 +62,7 @@ void bench_model(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vec
     const size_t before = device_bytes_taken(ctx);
     Model model(config, ctx, 0);
     const std::vector<int32_t> ids = random_ids(config, "ids", B * T), targets = random_ids(config, "targets", B * T);
-    const StepFlops flops = step_flops(config, model.params(), B, T);
+    const StepFlops flops = step_flops(model, B, T);
     const auto forward = [&] { model.loss(ids, targets, B, T, kLambda); };
     const auto both = [&] {
       model.loss(ids, targets, B, T, kLambda);
@@ -102,7 +102,7 @@ void bench_steps(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vec
                                  targets = random_ids(config, "targets", rows * T);
       const auto step = [&] { trainer.step_on(ids, targets, rows, T, size.micro_batches); };
       for (int i = 0; i < 3; ++i) step();  // the first weighs JEPA's losses by 0; later ones are met, then recorded
-      const StepFlops flops = step_flops(config, model->params(), rows, T);
+      const StepFlops flops = step_flops(*model, rows, T);
       DeviceFigure f;
       f.group = "step";
       f.what = words(preset, "step of", rows * T, "ids in", size.micro_batches);

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "bench/cases.h"
-#include "model/model.h"
+#include "model/decoder.h"
 #include "tensor/transfer.h"
 
 namespace bg::bench {
@@ -13,30 +13,27 @@ constexpr int64_t kPosition = 1024;
 Case generate_case(const Ctx& ctx, const std::shared_ptr<Model>& model, int64_t rows) {
   const Config& config = model->config();
   const auto ids = std::make_shared<std::vector<int32_t>>(random_ids(config, "ids", kPosition + 64));
-  Model::NextId next;
+  NextId next;
   for (int64_t i = 0; i < 3; ++i) next.ids[i] = (*ids)[static_cast<size_t>(kPosition - 2 + i)];
   next.position = kPosition;
   next.inject_end = kPosition + 64;
-  const auto step = std::make_shared<std::vector<Model::NextId>>(static_cast<size_t>(rows), next);
+  const auto step = std::make_shared<std::vector<NextId>>(static_cast<size_t>(rows), next);
   const auto got = std::make_shared<std::vector<float>>();
   Case c;
   c.shape = words("byte260-jepa", "B", rows, "position", kPosition);
-  // Linear maps cost 2 a weight; attention 4 d a key and head.
-  double weights = static_cast<double>(config.vocab_size() * config.model_dim);
-  for (const ParamSpec& spec : model->params().specs())
-    if (spec.group == Group::matrix && spec.shape.rank() == 2) weights += static_cast<double>(spec.shape.numel());
-  const double keys = static_cast<double>(rows * config.num_layers * (kPosition + 1));
-  c.flops = 2 * static_cast<double>(rows) * weights + 4 * keys * static_cast<double>(config.model_dim);
+  c.flops = model->system().step_flops(rows, kPosition + 1).forward;
   // Weights once, keys and values of every row.
+  const double keys = static_cast<double>(rows * config.num_layers * (kPosition + 1));
+  const double weights = model->system().step_flops(1, 1).forward / 2;
   c.bytes = 4 * (weights + 2 * keys * static_cast<double>(config.num_kv_heads * config.head_dim()));
   c.tolerance = ctx.gemm_library == GemmLibrary::builtin ? 1e-12 : 1e-4;
-  const auto started = std::make_shared<int64_t>(-1);
-  c.run = [model, step, got, started, ids, rows] {
-    if (*started != model->decoding()) {  // the case before was another
-      *started = model->start_decoding(rows, kPosition + 1);
-      for (int64_t b = 0; b < rows; ++b) model->decode_prompt(b, *ids, kPosition);
+  const auto decoder = std::make_shared<std::unique_ptr<Decoder>>();
+  c.run = [model, step, got, decoder, ids, rows] {
+    if (!*decoder) {
+      *decoder = std::make_unique<Decoder>(*model, rows, kPosition + 1);
+      for (int64_t b = 0; b < rows; ++b) (*decoder)->prompt(b, *ids, kPosition);
     }
-    const Tensor logits = model->decode_step(*step);
+    const Tensor logits = (*decoder)->step(*step);
     got->assign(logits.ptr<float>(), logits.ptr<float>() + logits.numel());
   };
   c.error = [model, got, ids, rows] {

@@ -18,23 +18,17 @@ std::vector<int32_t> random_ids(const Config& config, const char* name, int64_t 
   return ids;
 }
 
-StepFlops step_flops(const Config& c, const ParamTable& params, int64_t rows, int64_t T) {
-  const double ids = static_cast<double>(rows * T);
+StepFlops step_flops(const Model& model, int64_t rows, int64_t T) {
+  const Flops once = model.flops(rows, T);
   StepFlops flops;
-  flops.forward = 2 * ids * static_cast<double>(c.vocab_size() * c.model_dim);
-  for (const ParamSpec& spec : params.specs()) {
+  flops.forward = once.forward;
+  flops.backward = once.backward;
+  for (const ParamSpec& spec : model.params().specs()) {
     if (spec.group != Group::matrix || spec.shape.rank() != 2) continue;
-    flops.forward += 2 * ids * static_cast<double>(spec.shape.numel());
     const double n = static_cast<double>(std::min(spec.shape[0], spec.shape[1]));
     const double m = static_cast<double>(std::max(spec.shape[0], spec.shape[1]));
-    flops.optimiser += static_cast<double>(c.newton_schulz_steps) * (n * n * m + n * n * n + 2 * n * n * m);
-  }
-  flops.backward = 2 * flops.forward;
-  for (int64_t layer = 0; layer < c.num_layers; ++layer) {
-    const double W = static_cast<double>(c.window_of_layer(layer) > 0 ? std::min(T, c.window_of_layer(layer)) : T);
-    const double pairs = static_cast<double>(rows) * (static_cast<double>(T) * W - W * (W - 1) / 2);
-    flops.forward += 4 * pairs * static_cast<double>(c.model_dim);
-    flops.backward += 10 * pairs * static_cast<double>(c.model_dim);
+    flops.optimiser +=
+        static_cast<double>(model.config().newton_schulz_steps) * (n * n * m + n * n * n + 2 * n * n * m);
   }
   return flops;
 }
@@ -80,7 +74,7 @@ std::vector<Case> step_cases(const Ctx& ctx) {
   const auto targets = std::make_shared<std::vector<int32_t>>(random_ids(config, "targets", kRows * kLength));
   Case c;
   c.shape = words("byte260-jepa", "B", kRows, "T", kLength);
-  const StepFlops flops = step_flops(config, model->params(), kRows, kLength);
+  const StepFlops flops = step_flops(*model, kRows, kLength);
   c.flops = flops.forward + flops.backward + flops.optimiser;
   // Weights, gradients, momentum and averages: read and written once each.
   c.bytes = 8.0 * 4 * static_cast<double>(model->params().numel());

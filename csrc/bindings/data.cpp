@@ -17,7 +17,7 @@ std::shared_ptr<const ShardSet> shard_set(const py::object& data, const std::str
   if (py::isinstance<ShardSet>(data)) {
     auto set = data.cast<std::shared_ptr<ShardSet>>();
     if (!(set->vocab() == vocab))
-      throw InvalidArgument(words("shards are", set->vocab().family, "but", family, "is asked for"));
+      throw InvalidArgument(words("shards are", set->vocab().name, "but", family, "is asked for"));
     return set;
   }
   if (py::isinstance<py::array>(data)) {
@@ -54,7 +54,7 @@ std::shared_ptr<const ShardSet> shard_set(const py::object& data, const std::str
 
 py::dict dict_of(const Vocab& v) {
   py::dict d;
-  d["family"] = v.family;
+  d["family"] = v.name;
   d["size"] = v.size;
   d["byte_offset"] = v.byte_offset;
   d["pad"] = v.pad;
@@ -88,7 +88,7 @@ void bind_data(py::module_& m) {
            py::arg("data"), py::arg("family") = "byte260", py::arg("split") = "",
            "data: a file, folder or glob, a list of those, or a 1-d integer array of ids. split: 'train', 'val' or '' "
            "picks in a folder that holds both. ValueError or FormatError names path and offset.")
-      .def_property_readonly("family", [](const ShardSet& s) { return s.vocab().family; })
+      .def_property_readonly("family", [](const ShardSet& s) { return s.vocab().name; })
       .def("__len__", [](const ShardSet& s) { return s.size(); })
       .def_property_readonly(
           "shards",

@@ -8,8 +8,8 @@
 #include "bindings/array.h"
 #include "bindings/arrays.h"
 #include "bindings/foreign.h"
-#include "train/evaluate.h"
-#include "train/generate.h"
+#include "infer/evaluate.h"
+#include "infer/generate.h"
 
 namespace bg::bindings {
 namespace {
@@ -90,20 +90,31 @@ std::shared_ptr<Model> make(const Config& config, const std::string& device, con
   return std::make_shared<Model>(config, ctx_named(device, dtype, threads), seed);
 }
 
+void bind_losses(py::module_& m) {
+  py::class_<Losses>(m, "Losses", "Means over the scored positions, in nats; total is what backward() differentiates.")
+#define BG_LOSS(name, part, scheduled, weight, doc) .def_readonly(#name, &Losses::name, doc)
+#include "model/losses.def"
+      .def_readonly("total", &Losses::total, "The weighted sum of all parts.")
+      .def(
+          "as_dict",
+          [](const Losses& l) {
+            py::dict out;
+            for (int64_t i = 0; i < kNumLosses; ++i) out[kLosses[i].name] = l[i];
+            out["total"] = l.total;
+            return out;
+          },
+          "Name -> nats, total last.")
+      .def("__repr__", [](const Losses& l) {
+        std::string out = "Losses(";
+        for (int64_t i = 0; i < kNumLosses; ++i) out += std::string(kLosses[i].name) + "=" + words(l[i]) + ", ";
+        return out + "total=" + words(l.total) + ")";
+      });
+}
+
 }  // namespace
 
 void bind_model(py::module_& m) {
-  py::class_<Losses>(m, "Losses", "Means over the scored positions, in nats; total is what backward() differentiates.")
-      .def_readonly("ce", &Losses::ce, "Cross-entropy per target.")
-      .def_readonly("jepa_pred", &Losses::jepa_pred, "Prediction loss of JEPA, unweighted; 0 without JEPA.")
-      .def_readonly("jepa_sigreg", &Losses::jepa_sigreg, "SIGReg loss of JEPA, unweighted; 0 without JEPA.")
-      .def_readonly("latent", &Losses::latent, "Loss of the latent head, unweighted; 0 without one.")
-      .def_readonly("total", &Losses::total, "The weighted sum of all parts.")
-      .def("__repr__", [](const Losses& l) {
-        return words("Losses(ce=", l.ce, ", jepa_pred=", l.jepa_pred, ", jepa_sigreg=", l.jepa_sigreg,
-                     ", latent=", l.latent, ", total=", l.total, ")");
-      });
-
+  bind_losses(m);
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Parameters, forward, loss and backward; see bytegolf.Model.")
       .def(py::init(&make), py::arg("config"), py::arg("device") = "cpu", py::arg("dtype") = "float32",
            py::arg("seed") = 0, py::arg("threads") = 0)

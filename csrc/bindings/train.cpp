@@ -7,6 +7,7 @@
 #include "bindings/arrays.h"
 #include "data/loader.h"
 #include "data/shard.h"
+#include "model/jepa.h"
 #include "optim/newton_schulz.h"
 #include "optim/schedule.h"
 #include "tensor/buffer.h"
@@ -46,14 +47,15 @@ void bind_schedule(py::module_& m) {
         out["lr_factor"] = lr_factor(config, step, clock);
         out["muon_momentum"] = muon_momentum(config, step);
         out["jepa_lambda"] = jepa_lambda(config, step, clock);
+        out["revisits"] = revisits(config, step, clock);
         out["takes_snapshot"] = takes_snapshot(config, step, clock);
         out["is_over"] = run_is_over(config, step, clock);
         return out;
       },
       py::arg("config"), py::arg("step"), py::arg("elapsed_s") = 0.0, py::arg("mean_step_s") = 0.0,
       py::arg("predicted_step_s") = 0.0,
-      "What the schedules say of step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, takes_snapshot, "
-      "is_over.");
+      "What the schedules say of step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, revisits, "
+      "takes_snapshot, is_over.");
 }
 
 py::dict dict_of(const StepStats& s) {
@@ -88,8 +90,8 @@ std::shared_ptr<Trainer> make_trainer(const Config& config, std::shared_ptr<Mode
   const std::shared_ptr<Comm> comm = ranks.value_or(nullptr);
   std::shared_ptr<Loader> loader;
   if (data) {
-    BG_CHECK((*data)->vocab().family == config.family, "data of family", (*data)->vocab().family,
-             "for a model of family", config.family);
+    BG_CHECK((*data)->vocab() == config.vocab(), "data of vocabulary", (*data)->vocab().name,
+             "for a model of vocabulary", config.vocab_name());
     loader =
         std::make_shared<Loader>(*data, LoaderOptions::of(config, comm ? comm->rank() : 0, comm ? comm->world() : 1));
   }
@@ -107,8 +109,8 @@ py::dict step_on(Trainer& self, const Ids& ids, const Ids& targets, int64_t micr
     columns = decltype(columns)::ensure(directions);
     if (!columns) throw py::error_already_set();
     BG_CHECK(columns.ndim() == 2 && columns.shape(0) == self.config().jepa_latent_dim &&
-                 columns.shape(1) == Model::kSigregDirections,
-             "sigreg_directions must have shape", self.config().jepa_latent_dim, "x", Model::kSigregDirections);
+                 columns.shape(1) == kSigregDirections,
+             "sigreg_directions must have shape", self.config().jepa_latent_dim, "x", kSigregDirections);
     given = {columns.data(), static_cast<size_t>(columns.size())};
   }
   const size_t n = static_cast<size_t>(ids.size());

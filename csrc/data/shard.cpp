@@ -151,7 +151,7 @@ std::shared_ptr<const ShardSet> ShardSet::open(std::span<const std::string> wher
                         "bytes, but it has", bytes));
       if (part->count == 0) bad(path, "holds no ids (count at offset 8 is 0)");
       if (header[3] != 0 && header[3] != vocab.size)
-        bad(path, words("vocabulary at offset 12 is", header[3], "ids, but", vocab.family, "has", vocab.size));
+        bad(path, words("vocabulary at offset 12 is", header[3], "ids, but", vocab.name, "has", vocab.size));
       part->ids = reinterpret_cast<const uint16_t*>(static_cast<const char*>(map) + kShardHeaderBytes);
       set->add(std::move(part));
     }

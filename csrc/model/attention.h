@@ -10,21 +10,29 @@ namespace bg {
 /// Tensors: q_gain (H), c_q (Hd,D), c_k (Gd,D), c_v (Gd,D), proj (D,Hd).
 class Attention final : public Layer {
  public:
-  Attention(const Config& config, const LayerPlace& place) : config_(config), place_(place) {}
-  std::string scale_name() const override;
+  Attention(const StackSpec& stack, const LayerPlace& place)
+      : stack_(stack), place_(place), window_(stack.window_of(place.index)), xsa_(stack.xsa(place.index)) {}
+  std::unique_ptr<Layer> again() const override { return std::make_unique<Attention>(*this); }
+  std::string scale_name() const override { return stack_.attention_name + "_scale"; }
   void declare(ParamTable& params) override;
   void reserve(Plan& plan, Dims dims) override;
-  void forward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor x, Tensor y) override;
-  void backward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor dy,
-                Tensor du) override;
+  Flops flops(Dims dims) const override;
+  void forward(const Ctx& ctx, Tensor u, const Grid& grid, const Param& scale, Tensor x, Tensor y) override;
+  void backward(const Ctx& ctx, Tensor u, const Grid& grid, const Param& scale, Tensor dy, Tensor du,
+                Write write) override;
 
  private:
   Tensor values_of(Tensor packed) const;
-  void read(const Ctx& ctx, const Positions& positions);
+  void read(const Ctx& ctx, const Grid& grid);
 
-  const Config& config_;
+  struct Weights {
+    Param q_gain, c_q, c_k, c_v, proj;
+  };
+  const StackSpec& stack_;
   LayerPlace place_;
-  Param q_gain_, c_q_, c_k_, c_v_, proj_;
+  int64_t window_;
+  bool xsa_;
+  std::shared_ptr<Weights> w_ = std::make_shared<Weights>();
   ScaledLinear output_;
   Tensor qkv_, q_, k_, rstd_, lse_, read_, mixed_;  // read: what attention returns; mixed: after XSA
   Tensor k_cache_, v_cache_;                        // decoding: (rows, G, positions, d)

@@ -26,6 +26,10 @@ void Bigram::reserve(Plan& plan, int64_t B, int64_t T) {
   if (K > 1) plan.backward(dmeans_, "bigram.dmeans", {B, T / K, W});
 }
 
+Flops Bigram::flops(int64_t B, int64_t T) const {
+  return linear_flops(B * (T / config_.patch_size), config_.bigram_dim * config_.model_dim);
+}
+
 Tensor Bigram::forward(const Ctx& ctx, Tensor ids) {
   const int64_t K = config_.patch_size, W = config_.bigram_dim, N = ids.numel();
   bigram_hash(ctx, ids, config_.bigram_hash == "xor" ? BigramHash::xor_ : BigramHash::product,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/embedding.h"
+#include "model/grid.h"
 #include "tensor/params.h"
 #include "tensor/plan.h"
 
@@ -15,6 +16,7 @@ class Bigram {
   explicit Bigram(const Config& config) : config_(config) {}
   void declare(ParamTable& params);
   void reserve(Plan& plan, int64_t B, int64_t T);
+  Flops flops(int64_t B, int64_t T) const;
   /// ids (B,T) i32. Returns p (B*T/patch_size, D), in scratch memory.
   Tensor forward(const Ctx& ctx, Tensor ids);
   /// p again, in backward: making it costs less than keeping it.

@@ -1,5 +1,7 @@
 #include "model/head.h"
 
+#include <algorithm>
+
 #include "kernels/chunk.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_loss.h"
@@ -39,6 +41,12 @@ void OutputStage::reserve(Plan& plan, int64_t B, int64_t T) {
     plan.backward(ds_, "ds", {B, T, D});
     plan.backward(dc_, "dc", {B, T, D});
   }
+}
+
+Flops OutputStage::flops(int64_t B, int64_t T) const {
+  Flops flops = linear_flops(B * T, config_.vocab_size() * config_.model_dim);
+  if (patched()) flops += linear_flops(B * T, config_.model_dim * (config_.byte_embed_dim + config_.patch_size));
+  return flops;
 }
 
 Tensor OutputStage::forward(const Ctx& ctx, Tensor x) {
@@ -100,6 +108,10 @@ void LatentHead::reserve(Plan& plan, int64_t B, int64_t T) {
   plan.saved(want_, "want", {n, D});
   plan.saved(guess_, "guess", {n, D});
   plan.backward(dguess_, "dguess", {n, D});
+}
+
+Flops LatentHead::flops(int64_t B, int64_t T) const {
+  return linear_flops(B * std::max<int64_t>(0, T - config_.jepa_pred_k), config_.model_dim * config_.model_dim);
 }
 
 namespace {

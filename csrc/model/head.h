@@ -16,6 +16,7 @@ class OutputStage {
   OutputStage(const Config& config, InputStage& input) : config_(config), input_(input) {}
   void declare(ParamTable& params);
   void reserve(Plan& plan, int64_t B, int64_t T);
+  Flops flops(int64_t B, int64_t T) const;
   /// x (rows, D): rows = B*T/patch_size. Returns logits (B*T, V).
   Tensor forward(const Ctx& ctx, Tensor x);
   /// Nats of each target: nll (B*T) f64, after forward().
@@ -45,6 +46,7 @@ class LatentHead {
   LatentHead(const Config& config, const InputStage& input) : config_(config), input_(input) {}
   void declare(ParamTable& params);
   void reserve(Plan& plan, int64_t B, int64_t T);
+  Flops flops(int64_t B, int64_t T) const;
   /// Where the ids of target[b, t+K] go, (B*(T-K)) i32; filled by the model before forward.
   Tensor ahead() const { return ahead_; }
   void forward(const Ctx& ctx, Tensor normed, Tensor loss);

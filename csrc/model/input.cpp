@@ -49,6 +49,13 @@ void InputStage::reserve(Plan& plan, int64_t B, int64_t T) {
   if (bigram_) bigram_->reserve(plan, B, T);
 }
 
+Flops InputStage::flops(int64_t B, int64_t T) const {
+  Flops flops;
+  if (patched()) flops += linear_flops(B * T, config_.byte_embed_dim * config_.model_dim);
+  if (bigram_) flops += bigram_->flops(B, T);
+  return flops;
+}
+
 Tensor InputStage::forward(const Ctx& ctx, Tensor ids) {
   const int64_t K = config_.patch_size, N = raw_.dim(0), D = config_.model_dim, E = config_.byte_embed_dim;
   if (patched()) {

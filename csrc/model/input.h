@@ -16,6 +16,7 @@ class InputStage {
   explicit InputStage(const Config& config);
   void declare(ParamTable& params);
   void reserve(Plan& plan, int64_t B, int64_t T);
+  Flops flops(int64_t B, int64_t T) const;
   /// ids (B,T) i32. Returns x0 (B*T/patch_size, D), kept until backward.
   Tensor forward(const Ctx& ctx, Tensor ids);
   /// dx0 is used up. Under patching, dbytes() holds what the output stage wrote there and is added to.

@@ -1,20 +1,35 @@
 #include "model/jepa.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "base/random.h"
 #include "kernels/activation.h"
 #include "kernels/chunk.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_loss.h"
 #include "kernels/residual.h"
 #include "kernels/rms_norm.h"
-#include "model/family.h"
-#include "model/model.h"
+#include "model/linear_init.h"
 #include "tensor/transfer.h"
 
 namespace bg {
 namespace {
 constexpr Activation kSilu{Activation::Kind::silu, 0};
+}
+
+// Normals, each column over its length.
+std::vector<double> draw_directions(int64_t latent, uint64_t seed) {
+  const int64_t P = kSigregDirections;
+  const Random random(seed, "sigreg_directions");
+  std::vector<double> out(static_cast<size_t>(latent * P));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = random.normal(i);
+  for (int64_t j = 0; j < P; ++j) {
+    double square = 0;
+    for (int64_t i = 0; i < latent; ++i) square += out[i * P + j] * out[i * P + j];
+    for (int64_t i = 0; i < latent; ++i) out[i * P + j] /= std::sqrt(square);
+  }
+  return out;
 }
 
 void Jepa::declare(ParamTable& p) {
@@ -40,7 +55,7 @@ void Jepa::reserve(Plan& plan, int64_t B, int64_t T) {
   const Plan::Scope scope(plan, "jepa");
   const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, F = config_.jepa_proj_hidden,
                 C = T / config_.jepa_chunk_size, R = B * C;
-  const int64_t P = Model::kSigregDirections;
+  const int64_t P = kSigregDirections;
   plan.saved(m_, "m", {B, C, D});
   plan.saved(a1_, "a1", {R, F});
   plan.saved(r1_, "r1", {R}, plan.full_dtype());
@@ -69,8 +84,15 @@ void Jepa::reserve(Plan& plan, int64_t B, int64_t T) {
   plan.backward(dstandard_, "dstandard", {R, L});
 }
 
+// The projection on directions is part of the losses, as are the gradients of all but the injection.
+Flops Jepa::flops(int64_t B, int64_t T) const {
+  const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, F = config_.jepa_proj_hidden,
+                R = B * (T / config_.jepa_chunk_size);
+  return linear_flops(R, F * D + L * F + 2 * L * L + D * L + L * kSigregDirections);
+}
+
 void Jepa::set_directions(const Ctx& ctx, std::span<const double> directions) {
-  const Shape shape{config_.jepa_latent_dim, Model::kSigregDirections};
+  const Shape shape{config_.jepa_latent_dim, kSigregDirections};
   BG_CHECK(static_cast<int64_t>(directions.size()) == shape.numel(), "sigreg_directions holds", directions.size(),
            "values, expected", shape.str());
   if (!directions_) {

@@ -3,13 +3,19 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "base/config.h"
-#include "model/layer.h"
+#include "model/grid.h"
 #include "tensor/params.h"
 #include "tensor/plan.h"
 
 namespace bg {
+
+/// Directions on which SIGReg projects.
+inline constexpr int64_t kSigregDirections = 256;
+/// Those of a seed: unit columns (latent, kSigregDirections), row-major.
+std::vector<double> draw_directions(int64_t latent, uint64_t seed);
 
 /// m[c] = mean of stop_gradient(x) over chunk c;  z = P2 silu(rms(P1 m));  ẑ[c] = Q2 silu(rms(Q1 z[c-1]));
 /// x[positions of c] += W_inj stop_gradient(ẑ[c]).  Losses: mean (ẑ - stop_gradient(z))² and SIGReg(z).
@@ -19,6 +25,7 @@ class Jepa {
   explicit Jepa(const Config& config) : config_(config) {}
   void declare(ParamTable& params);
   void reserve(Plan& plan, int64_t B, int64_t T);
+  Flops flops(int64_t B, int64_t T) const;
   /// For steps of `rows` rows.
   void reserve_steps(Plan& plan, int64_t rows);
   /// Unit columns (latent, 256) on which SIGReg projects.

@@ -1,7 +1,6 @@
 // The two-layer perceptron of a block.
 #pragma once
 
-#include "kernels/activation.h"
 #include "model/layer.h"
 #include "model/scaled_linear.h"
 
@@ -10,20 +9,23 @@ namespace bg {
 /// out = W_proj f(W_fc u). Tensors: fc (F,D), proj (D,F).
 class Mlp final : public Layer {
  public:
-  Mlp(const Config& config, const LayerPlace& place)
-      : config_(config), place_(place), f_(Activation::parse(config.activation, config.activation_slope)) {}
+  Mlp(const StackSpec& stack, const LayerPlace& place) : stack_(stack), place_(place) {}
+  std::unique_ptr<Layer> again() const override { return std::make_unique<Mlp>(*this); }
   std::string scale_name() const override { return "mlp_scale"; }
   void declare(ParamTable& params) override;
   void reserve(Plan& plan, Dims dims) override;
-  void forward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor x, Tensor y) override;
-  void backward(const Ctx& ctx, Tensor u, const Positions& positions, const Param& scale, Tensor dy,
-                Tensor du) override;
+  Flops flops(Dims dims) const override { return linear_flops(dims.rows(), 2 * stack_.F * stack_.D); }
+  void forward(const Ctx& ctx, Tensor u, const Grid& grid, const Param& scale, Tensor x, Tensor y) override;
+  void backward(const Ctx& ctx, Tensor u, const Grid& grid, const Param& scale, Tensor dy, Tensor du,
+                Write write) override;
 
  private:
-  const Config& config_;
+  struct Weights {
+    Param fc, proj;
+  };
+  const StackSpec& stack_;
   LayerPlace place_;
-  Activation f_;
-  Param fc_, proj_;
+  std::shared_ptr<Weights> w_ = std::make_shared<Weights>();
   ScaledLinear output_;
   Tensor hidden_, active_;
 };

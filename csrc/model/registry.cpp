@@ -7,13 +7,13 @@ namespace bg {
 namespace {
 
 template <class L>
-std::unique_ptr<Layer> make(const Config& config, const LayerPlace& place) {
-  return std::make_unique<L>(config, place);
+std::unique_ptr<Layer> make(const StackSpec& stack, const LayerPlace& place) {
+  return std::make_unique<L>(stack, place);
 }
 
 struct LayerEntry {
   const char* name;
-  std::unique_ptr<Layer> (*make)(const Config&, const LayerPlace&);
+  std::unique_ptr<Layer> (*make)(const StackSpec&, const LayerPlace&);
 };
 constexpr LayerEntry kLayers[] = {
     {"attention", make<Attention>},
@@ -22,10 +22,10 @@ constexpr LayerEntry kLayers[] = {
 
 }  // namespace
 
-std::unique_ptr<Layer> make_layer(const std::string& name, const Config& config, const LayerPlace& place) {
+std::unique_ptr<Layer> make_layer(const std::string& name, const StackSpec& stack, const LayerPlace& place) {
   std::string known;
   for (const LayerEntry& entry : kLayers) {
-    if (name == entry.name) return entry.make(config, place);
+    if (name == entry.name) return entry.make(stack, place);
     known += std::string(known.empty() ? "" : ", ") + entry.name;
   }
   throw InvalidArgument(words("option block names an unknown layer", name, "; known:", known));

@@ -45,6 +45,10 @@ double jepa_lambda(const Config& config, int64_t step, const Clock& clock) {
   return config.jepa_lambda_max * static_cast<double>(n - first) / static_cast<double>(last - first);
 }
 
+bool revisits(const Config& config, int64_t step, const Clock& clock) {
+  return equivalent_step(config, step, clock) >= part_of(config.visits_start_frac, config.iterations);
+}
+
 bool takes_snapshot(const Config& config, int64_t step, const Clock& clock) {
   if (config.swa_last_frac <= 0 || (step + 1) % config.swa_every != 0) return false;
   return equivalent_step(config, step, clock) >= part_of(1 - config.swa_last_frac, config.iterations);

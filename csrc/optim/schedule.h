@@ -32,6 +32,9 @@ double muon_momentum(const Config& config, int64_t step);
 /// n = floor((phase1 + phase2) N), then 0; n is the equivalent step.
 double jepa_lambda(const Config& config, int64_t step, const Clock& clock);
 
+/// Whether step n visits blocks as option visits says: from the equivalent step visits_start_frac N on.
+bool revisits(const Config& config, int64_t step, const Clock& clock);
+
 /// Whether the weights after step n are an SWA snapshot: n + 1 is a multiple of swa_every and n lies in the last
 /// swa_last_frac of the run.
 bool takes_snapshot(const Config& config, int64_t step, const Clock& clock);

@@ -3,11 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
-#include <span>
-#include <tuple>
 #include <vector>
 
 #include "base/memory.h"
@@ -26,13 +23,9 @@ class DeviceStep {
   /// Keeps references; `optimizer` has a fused step. comm: the ranks to work with, or null.
   DeviceStep(Model& model, Optimizer& optimizer, std::shared_ptr<Comm> comm);
 
-  struct MicroBatch {
-    std::span<const int32_t> ids, targets;  // (B,T) each
-    int64_t B = 0, T = 0;
-  };
   struct Sizes {
     int64_t step = 0;
-    double lr_factor = 1, momentum = 0, jepa_lambda = 0;
+    double lr_factor = 1, momentum = 0, jepa_lambda = 0;  // jepa_lambda: weight of the scheduled losses
   };
   struct Result {
     std::vector<Losses> losses;  // of each micro-batch of each rank
@@ -41,13 +34,20 @@ class DeviceStep {
   };
   /// fetch(i) gives this rank's micro-batch i; all have one shape. Throws NumericsError naming a loss that is not
   /// finite (and its rank). Then, and when the norm is not finite, no weight, moment or average has changed.
-  Result run(const Sizes& sizes, int64_t micro_batches, const std::function<MicroBatch(int64_t)>& fetch);
+  Result run(const Sizes& sizes, int64_t micro_batches, const FetchMicroBatch& fetch);
 
  private:
-  using Key = std::tuple<int64_t, bool, std::vector<int64_t>>;  // plan, JEPA losses, targets scored
-  void enqueue(const Key& key, int64_t batch_ids);
+  // What makes steps launch the same work.
+  struct Key {
+    int64_t plan = 0;             // Model::plan_number()
+    Pass pass;                    // what forward computes
+    bool scheduled = false;       // whether the scheduled losses reach any parameter
+    std::vector<int64_t> scored;  // targets of each micro-batch
+    auto operator<=>(const Key&) const = default;
+  };
+  void enqueue(const Key& key);
   // Numbers of one rank: the loss parts of its n micro-batches, their scored targets, its bytes.
-  static int64_t rank_numbers(int64_t n) { return n * (Model::kLossParts + 1) + 1; }
+  static int64_t rank_numbers(int64_t n) { return n * (kNumLosses + 1) + 1; }
   int64_t world() const { return comm_ ? comm_->world() : 1; }
   int64_t rank() const { return comm_ ? comm_->rank() : 0; }
 
@@ -56,9 +56,10 @@ class DeviceStep {
   Optimizer& optimizer_;
   Ctx ctx_;
   std::unique_ptr<Buckets> buckets_;  // where there are several ranks
-  Staging ids_;                       // inputs, then targets, of each micro-batch
-  Staging numbers_;  // going in: the JEPA weight, this rank's counts; coming out: the numbers of all ranks
-  Buffer jepa_weight_, gathered_;
+  StreamLayout layout_;               // of one micro-batch
+  Staging streams_;                   // of all micro-batches, as layout_ says
+  Staging numbers_;  // going in: the scheduled weight, this rank's counts; coming out: the numbers of all ranks
+  Buffer scheduled_weight_, gathered_;
   std::map<Key, Recording> recordings_;  // empty ones: met once
 };
 

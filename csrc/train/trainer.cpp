@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "data/vocab.h"
+#include "base/vocab.h"
 #include "kernels/fingerprint.h"
 #include "optim/clip.h"
 #include "tensor/transfer.h"
@@ -30,14 +30,6 @@ int64_t damaged(const Ctx& ctx, const ParamTable& params, Tensor Param::*which) 
       return static_cast<int64_t>(i);
   }
   return -1;
-}
-
-void add(Losses& sum, const Losses& part, double weight) {
-  sum.ce += weight * part.ce;
-  sum.jepa_pred += weight * part.jepa_pred;
-  sum.jepa_sigreg += weight * part.jepa_sigreg;
-  sum.latent += weight * part.latent;
-  sum.total += weight * part.total;
 }
 
 }  // namespace
@@ -90,10 +82,8 @@ void Trainer::pause() {
 }
 
 void Trainer::count(std::span<const int32_t> targets, StepStats& stats) const {
-  for (int32_t id : targets) {
-    stats.ids += id >= 0;
-    stats.bytes += id >= config_.byte_offset();
-  }
+  stats.ids += std::count_if(targets.begin(), targets.end(), [](int32_t id) { return id >= 0; });
+  stats.bytes += config_.vocab().count_bytes(targets.data(), static_cast<int64_t>(targets.size()));
 }
 
 std::vector<double> Trainer::gather(std::span<const double> own) {
@@ -108,14 +98,14 @@ std::vector<double> Trainer::gather(std::span<const double> own) {
   return download(ctx, all);
 }
 
-void Trainer::measure(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
-                      std::span<const double> directions, StepStats& stats) {
+void Trainer::measure(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions,
+                      StepStats& stats) {
   if (device_step_) {
     model_->set_directions(directions);
     const DeviceStep::Result result =
         device_step_->run({stats.step, stats.lr_factor, stats.muon_momentum, stats.jepa_lambda}, micro_batches, fetch);
     const double share = 1.0 / static_cast<double>(result.losses.size());
-    for (const Losses& losses : result.losses) add(stats.losses, losses, share);
+    for (const Losses& losses : result.losses) stats.losses.add(losses, share);
     stats.ids = result.ids, stats.bytes = result.bytes;
     stats.grad_norm = result.norm;
   } else {
@@ -124,19 +114,19 @@ void Trainer::measure(int64_t micro_batches, const std::function<DeviceStep::Mic
   if (!std::isfinite(stats.grad_norm)) refuse(micro_batches, fetch, directions, stats.jepa_lambda);
 }
 
-void Trainer::measure_on_cpu(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
-                             std::span<const double> directions, StepStats& stats) {
+void Trainer::measure_on_cpu(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions,
+                             StepStats& stats) {
   const double share = 1.0 / static_cast<double>(micro_batches * world());
   model_->zero_gradients();
   try {
     for (int64_t micro = 0; micro < micro_batches; ++micro) {
-      const DeviceStep::MicroBatch batch = fetch(micro);
-      count(batch.targets, stats);
-      const Losses losses = model_->loss(batch.ids, batch.targets, batch.B, batch.T, stats.jepa_lambda, directions);
+      const MicroBatch batch = fetch(micro);
+      count(batch.targets(), stats);
+      const Losses losses = model_->loss(batch.ids(), batch.targets(), batch.B, batch.T, stats.jepa_lambda, directions);
       if (buckets_ && micro == micro_batches - 1)
         model_->on_gradients([this](size_t first, size_t last) { buckets_->ready(first, last); });
       model_->backward(share);
-      add(stats.losses, losses, share);
+      stats.losses.add(losses, share);
     }
   } catch (const NumericsError&) {
     if (!comm_) throw;
@@ -147,20 +137,22 @@ void Trainer::measure_on_cpu(int64_t micro_batches, const std::function<DeviceSt
   model_->on_gradients({});
   if (buckets_) {
     buckets_->finish();
-    const double own[] = {
-        stats.losses.ce,    stats.losses.jepa_pred,         stats.losses.jepa_sigreg,        stats.losses.latent,
-        stats.losses.total, static_cast<double>(stats.ids), static_cast<double>(stats.bytes)};
-    double sums[std::size(own)] = {};
+    std::vector<double> own;
+    for (int64_t i = 0; i < kNumLosses; ++i) own.push_back(stats.losses[i]);
+    own.insert(own.end(), {stats.losses.total, static_cast<double>(stats.ids), static_cast<double>(stats.bytes)});
+    std::vector<double> sums(own.size());
     const std::vector<double> all = gather(own);
-    for (size_t i = 0; i < all.size(); ++i) sums[i % std::size(own)] += all[i];
-    stats.losses = {sums[0], sums[1], sums[2], sums[3], sums[4]};
-    stats.ids = static_cast<int64_t>(sums[5]), stats.bytes = static_cast<int64_t>(sums[6]);
+    for (size_t i = 0; i < all.size(); ++i) sums[i % own.size()] += all[i];
+    const double* sum = sums.data();
+    for (int64_t i = 0; i < kNumLosses; ++i) stats.losses[i] = *sum++;
+    stats.losses.total = *sum++;
+    stats.ids = static_cast<int64_t>(*sum++), stats.bytes = static_cast<int64_t>(*sum++);
   }
   stats.grad_norm = optimizer_.gradient_norm(comm_ == nullptr);
 }
 
-void Trainer::refuse(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
-                     std::span<const double> directions, double lambda) {
+void Trainer::refuse(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions,
+                     double lambda) {
   const Ctx& ctx = model_->ctx();
   ParamTable& params = model_->params();
   if (!comm_) refuse_gradient(ctx, params);
@@ -170,8 +162,8 @@ void Trainer::refuse(int64_t micro_batches, const std::function<DeviceStep::Micr
   try {
     model_->zero_gradients();
     for (int64_t micro = 0; micro < micro_batches; ++micro) {
-      const DeviceStep::MicroBatch batch = fetch(micro);
-      model_->loss(batch.ids, batch.targets, batch.B, batch.T, lambda, directions);
+      const MicroBatch batch = fetch(micro);
+      model_->loss(batch.ids(), batch.targets(), batch.B, batch.T, lambda, directions);
       model_->backward(1.0 / static_cast<double>(micro_batches * world()));
     }
     culprit = static_cast<double>(damaged(ctx, params, &Param::grad));
@@ -190,8 +182,7 @@ void Trainer::refuse(int64_t micro_batches, const std::function<DeviceStep::Micr
   throw NumericsError("the norm of the gradients' sum over all ranks overflows; each rank's own is finite");
 }
 
-StepStats Trainer::run(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
-                       std::span<const double> directions) {
+StepStats Trainer::run(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions) {
   const int64_t n = progress_.step;
   BG_CHECK(n < config_.iterations, "the run is over: all", config_.iterations, "iterations are done");
   if (n == 0) averages_.start(model_->params());  // the weights may have been loaded after construction
@@ -207,8 +198,9 @@ StepStats Trainer::run(int64_t micro_batches, const std::function<DeviceStep::Mi
   stats.lr_factor = lr_factor(config_, n, clock);
   stats.muon_momentum = muon_momentum(config_, n);
   stats.jepa_lambda = jepa_lambda(config_, n, clock);
+  model_->set_pass({revisits(config_, n, clock)});
   const auto marked = [&](int64_t micro) {
-    const DeviceStep::MicroBatch batch = fetch(micro);
+    const MicroBatch batch = fetch(micro);
     ++marks_;
     return batch;
   };
@@ -238,7 +230,7 @@ StepStats Trainer::step() {
   BG_CHECK(loader_ != nullptr, "this trainer was made without data; use step_on");
   const auto fetch = [&](int64_t micro) {
     const Batch& batch = loader_->get(progress_.step, micro);
-    return DeviceStep::MicroBatch{batch.x, batch.y, batch.B, batch.T};
+    return MicroBatch{batch.B, batch.T, {batch.x, batch.y}};
   };
   return run(loader_->options().micro_batches, fetch, {});
 }
@@ -252,7 +244,7 @@ StepStats Trainer::step_on(std::span<const int32_t> ids, std::span<const int32_t
   const int64_t rows = B / micro_batches;
   const auto fetch = [&](int64_t micro) {
     const size_t first = static_cast<size_t>(micro * rows * T), length = static_cast<size_t>(rows * T);
-    return DeviceStep::MicroBatch{ids.subspan(first, length), targets.subspan(first, length), rows, T};
+    return MicroBatch{rows, T, {ids.subspan(first, length), targets.subspan(first, length)}};
   };
   return run(micro_batches, fetch, directions);
 }

@@ -99,17 +99,16 @@ class Trainer {
 
  private:
   /// fetch(micro) gives one micro-batch; directions as for Model::loss().
-  StepStats run(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
-                std::span<const double> directions);
-  // Losses and gradient norm of the step; on a device the weights have moved then, on the CPU move() does it.
-  void measure(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
-               std::span<const double> directions, StepStats& stats);
+  StepStats run(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions);
+  // Losses and gradient norm of the step; on a device the weights have moved then, on the CPU they have not.
+  void measure(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions,
+               StepStats& stats);
   // The same on the CPU, up to the gradients' norm.
-  void measure_on_cpu(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
-                      std::span<const double> directions, StepStats& stats);
+  void measure_on_cpu(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions,
+                      StepStats& stats);
   // Throws NumericsError: whose gradient is not finite.
-  [[noreturn]] void refuse(int64_t micro_batches, const std::function<DeviceStep::MicroBatch(int64_t)>& fetch,
-                           std::span<const double> directions, double lambda);
+  [[noreturn]] void refuse(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions,
+                           double lambda);
   // `own` numbers of every rank, in host memory, rank by rank.
   std::vector<double> gather(std::span<const double> own);
   void count(std::span<const int32_t> targets, StepStats& stats) const;

@@ -16,7 +16,7 @@ namespace {
 using Vec = std::vector<double>;
 using Params = std::map<std::string, Vec>;
 
-constexpr int64_t kB = 2, kT = 11, kChunk = 4, kC = 2, kD = 12, kF = 7, kL = 6, kP = Model::kSigregDirections;
+constexpr int64_t kB = 2, kT = 11, kChunk = 4, kC = 2, kD = 12, kF = 7, kL = 6, kP = kSigregDirections;
 constexpr double kEps = 1e-6;
 
 // silu(rms(W1 v)) through W2; W1 (h, n), W2 (m, h).

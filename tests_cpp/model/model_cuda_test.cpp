@@ -4,11 +4,11 @@
 
 #include <cmath>
 
+#include "infer/evaluate.h"
 #include "tensor/transfer.h"
 #include "testing/op_case.h"
 #include "testing/tiny_models.h"
 #include "testing/tolerance.h"
-#include "train/evaluate.h"
 
 namespace bg {
 namespace {

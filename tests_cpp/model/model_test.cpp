@@ -359,7 +359,7 @@ TEST(ModelErrors, RefuseShapesAndArgumentsThatDoNotFit) {
   EXPECT_WORDS(model->loss(ids, ids, 2, 3, kPoison), "jepa_lambda");
   EXPECT_WORDS(model->loss(ids, ids, 2, 3, 0, std::vector<double>(7)), "sigreg_directions holds 7");
   auto patched = random_model(tiny_config("byte256-patch", ""), DType::f32);
-  EXPECT_WORDS(patched->logits(few, 1, 5), "no multiple of patch_size");
+  EXPECT_WORDS(patched->logits(few, 1, 5), "is not a multiple of patch_size");
   auto latent = random_model(tiny_config("byte256-jepa", ""), DType::f32);
   EXPECT_WORDS(latent->loss(std::vector<int32_t>{5, 6}, std::vector<int32_t>{6, 7}, 1, 2, 0),
                "must exceed jepa_pred_k");

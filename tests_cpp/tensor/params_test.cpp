@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "model/family.h"
 #include "model/head.h"
 #include "model/jepa.h"
 #include "model/trunk.h"
@@ -139,7 +140,7 @@ TEST(InitialValues, HaveTheirMomentsAndBounds) {
 std::map<std::string, Init> inits_of(const Config& config, int64_t& count) {
   ParamTable table;
   InputStage input(config);
-  Trunk trunk(config);
+  Trunk trunk(stack_of(config));
   OutputStage output(config, input);
   LatentHead latent(config, input);
   Jepa jepa(config);

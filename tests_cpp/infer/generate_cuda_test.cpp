@@ -4,10 +4,10 @@
 
 #include <cmath>
 
+#include "infer/generate.h"
 #include "tensor/transfer.h"
 #include "testing/tiny_models.h"
 #include "testing/tolerance.h"
-#include "train/generate.h"
 
 namespace bg {
 namespace {
@@ -39,7 +39,7 @@ Distance stepwise(Model& model, Model& whole, int64_t T) {
   const int64_t V = c.vocab_size();
   std::vector<std::vector<int32_t>> ids;
   std::vector<std::vector<double>> want;
-  model.start_decoding(2, T);
+  Decoder decoder(model, 2, T);
   for (int64_t b = 0; b < 2; ++b) {
     const Owned random = Owned::random_ids({T}, 4, 255, words("ids", b));
     ids.emplace_back(random.view().ptr<int32_t>(), random.view().ptr<int32_t>() + T);
@@ -52,18 +52,18 @@ Distance stepwise(Model& model, Model& whole, int64_t T) {
   };
   Distance distance;
   for (int64_t b = 0; b < 2; ++b)
-    distance.add(download(model.ctx(), model.decode_prompt(b, ids[static_cast<size_t>(b)], 5)), expected(b, 4));
+    distance.add(download(model.ctx(), decoder.prompt(b, ids[static_cast<size_t>(b)], 5)), expected(b, 4));
   for (int64_t t = 5; t < T + 3; ++t) {
-    std::vector<Model::NextId> next(2);
+    std::vector<NextId> next(2);
     for (int64_t b = 0; b < 2; ++b) {
       const int64_t at = t - 3 * b;
       if (at < 5 || at >= T) continue;  // rests
-      Model::NextId& n = next[static_cast<size_t>(b)];
+      NextId& n = next[static_cast<size_t>(b)];
       for (int64_t i = 0; i < 3; ++i) n.ids[i] = ids[static_cast<size_t>(b)][static_cast<size_t>(at - 2 + i)];
       n.position = static_cast<int32_t>(at);
       if (c.jepa_chunk_size > 0) n.inject_end = static_cast<int32_t>(T / c.jepa_chunk_size * c.jepa_chunk_size);
     }
-    const Tensor out = model.decode_step(next);  // float32 on the host
+    const Tensor out = decoder.step(next);  // float32 on the host
     for (int64_t b = 0; b < 2; ++b)
       if (const int64_t at = next[static_cast<size_t>(b)].position; at >= 0)
         distance.add(std::vector<double>(out.ptr<float>() + b * V, out.ptr<float>() + (b + 1) * V), expected(b, at));

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,7 +11,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "model/model.h"
+#include "model/decoder.h"
 
 namespace bg {
 
@@ -23,7 +24,7 @@ struct Sampling {
   bool cache = true;              // keep keys and values of earlier positions; false computes the whole window anew
 };
 
-/// n bytes that follow each of several prompts, one byte of each row at a time. A family with bos starts with it;
+/// n bytes that follow each of several prompts, one byte of each row at a time. A vocabulary with bos starts with it;
 /// special ids are never drawn. When the window (seq_len) is full its oldest quarter is forgotten. A row's bytes do not
 /// depend on the other rows' prompts or number, but on its own number, which keys its draws: row 0 draws as a single
 /// prompt does. They are the same with and without cache: on the CPU logits have equal bits (with the built-in
@@ -31,12 +32,12 @@ struct Sampling {
 /// (patch_size > 1) always compute the window anew: the bytes of a patch change what its earlier positions hold.
 ///
 /// Memory with the cache: keys and values of every row, 2 * num_layers * num_kv_heads * head size elements a position.
-/// The model may be used for other things between two calls of advance(), and others may generate with it (rows are
-/// then read anew); its weights must stay as they are.
+/// The model may be used for other things between two calls of advance(), and others may generate with it; its weights
+/// must stay as they are.
 class Generation {
  public:
   /// Throws InvalidArgument for n < 0, a temperature < 0, a top_p outside (0, 1], an empty stop, no prompt at all, or
-  /// an empty prompt where the family has no bos to start from.
+  /// an empty prompt where the vocabulary has no bos to start from.
   Generation(Model& model, std::span<const std::string> prompts, int64_t n, Sampling sampling);
   /// One more byte of every row that has not ended: (row, byte) in order of rows, empty when all have. Throws
   /// NumericsError when a logit is not finite.
@@ -63,9 +64,9 @@ class Generation {
   Model& model_;
   Sampling sampling_;
   int64_t n_;
-  int64_t decoding_ = -1;  // of the model, when this one's rows were cached
+  std::unique_ptr<Decoder> decoder_;  // once the first row is cached
   std::vector<Row> rows_;
-  std::vector<Model::NextId> next_;
+  std::vector<NextId> next_;
   std::vector<std::vector<double>> logits_;  // of each row, of the 256 bytes
   std::vector<std::pair<int64_t, uint8_t>> drawn_;
 };

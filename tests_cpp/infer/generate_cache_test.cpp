@@ -3,8 +3,8 @@
 
 #include <set>
 
+#include "infer/generate.h"
 #include "testing/tiny_models.h"
-#include "train/generate.h"
 
 namespace bg {
 namespace {
@@ -39,16 +39,16 @@ std::vector<std::string> stepwise(Model& model, const std::vector<int32_t>& ids,
   const int64_t T = static_cast<int64_t>(ids.size());
   const size_t bytes = static_cast<size_t>(c.vocab_size()) * size_of(model.ctx().dtype);
   std::vector<std::string> out;
-  model.start_decoding(1, T);
-  out.push_back(bits_of(model.decode_prompt(0, ids, start)));
+  Decoder decoder(model, 1, T);
+  out.push_back(bits_of(decoder.prompt(0, ids, start)));
   for (int64_t t = start; t < T; ++t) {
-    Model::NextId next;
+    NextId next;
     for (int64_t i = 0; i < 3; ++i) next.ids[i] = ids[static_cast<size_t>(t - 2 + i)];
     next.position = static_cast<int32_t>(t);
     for (int64_t s = 0; c.doc_mask && s <= t; ++s)
       if (ids[static_cast<size_t>(s)] == c.bos_id()) next.first = static_cast<int32_t>(s);
     if (c.jepa_chunk_size > 0) next.inject_end = static_cast<int32_t>(T / c.jepa_chunk_size * c.jepa_chunk_size);
-    const Tensor logits = model.decode_step({&next, 1});
+    const Tensor logits = decoder.step({&next, 1});
     EXPECT_EQ(logits.size_bytes(), bytes);
     out.push_back(bits_of(logits));
   }
@@ -155,21 +155,21 @@ TEST(GenerateCache, PatchModelsGoWithoutAndRefuseSteps) {
   auto model = random_model(tiny_config("byte256-patch", ""), DType::f32);
   const Texts prompts = {"ab", "cde"};
   EXPECT_EQ(generate(*model, prompts, 30, sampling(true)), generate(*model, prompts, 30, sampling(false)));
-  EXPECT_THROW(model->start_decoding(1, 8), InvalidArgument);
+  EXPECT_THROW(Decoder(*model, 1, 8), InvalidArgument);
 }
 
 TEST(GenerateCache, StepsRefuseWhatTheyCannotTake) {
   auto model = random_model(tiny_config("byte260", ""), DType::f32);
   const std::vector<int32_t> ids(8, 65);
-  EXPECT_THROW(model->decode_prompt(0, ids, 4), InvalidArgument) << "nothing was started";
-  EXPECT_THROW(model->decode_step({}), InvalidArgument) << "nothing was started";
-  model->start_decoding(1, 12);
-  EXPECT_THROW(model->decode_prompt(1, ids, 4), InvalidArgument) << "no such row";
-  EXPECT_THROW(model->decode_prompt(0, ids, 9), InvalidArgument) << "more than there are";
-  model->decode_prompt(0, ids, 8);
-  for (const Model::NextId& next : {Model::NextId{{65, 65, 260}, 8, 0, 0}, Model::NextId{{65, 65, 65}, 12, 0, 0},
-                                    Model::NextId{{65, 65, 65}, 1, 0, 0}, Model::NextId{{65, 65, 65}, 8, 9, 0}})
-    EXPECT_THROW(model->decode_step({&next, 1}), InvalidArgument);
+  EXPECT_THROW(Decoder(*model, 0, 12), InvalidArgument);
+  EXPECT_THROW(Decoder(*model, 1, 0), InvalidArgument);
+  Decoder decoder(*model, 1, 12);
+  EXPECT_THROW(decoder.prompt(1, ids, 4), InvalidArgument) << "no such row";
+  EXPECT_THROW(decoder.prompt(0, ids, 9), InvalidArgument) << "more than there are";
+  decoder.prompt(0, ids, 8);
+  for (const NextId& next : {NextId{{65, 65, 260}, 8, 0, 0}, NextId{{65, 65, 65}, 12, 0, 0},
+                             NextId{{65, 65, 65}, 1, 0, 0}, NextId{{65, 65, 65}, 8, 9, 0}})
+    EXPECT_THROW(decoder.step({&next, 1}), InvalidArgument);
 }
 
 // Probabilities of the first byte behind "A", by the definition.

@@ -1,10 +1,9 @@
-#include "train/generate.h"
+#include "infer/generate.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "data/vocab.h"
 #include "tensor/transfer.h"
 
 namespace bg {
@@ -18,12 +17,12 @@ Generation::Generation(Model& model, std::span<const std::string> prompts, int64
   BG_CHECK(s.top_p > 0 && s.top_p <= 1, "generate needs a top_p above 0 and at most 1, got", s.top_p);
   for (const std::string& stop : s.stop) BG_CHECK(!stop.empty(), "generate got an empty stop");
   BG_CHECK(!prompts.empty(), "generate needs at least one prompt");
-  const Vocab& vocab = vocab_of(c.family);
+  const Vocab& vocab = c.vocab();
   for (size_t i = 0; i < prompts.size(); ++i) {
     Row row{{}, {}, 0, 0, n == 0, Random(s.seed, "generate", static_cast<uint32_t>(i))};
     if (vocab.bos >= 0) row.ids.push_back(vocab.bos);
     for (char byte : prompts[i]) row.ids.push_back(vocab.id_of(static_cast<uint8_t>(byte)));
-    BG_CHECK(!row.ids.empty(), "generate needs a prompt: family", c.family, "has no bos to start from");
+    BG_CHECK(!row.ids.empty(), "generate needs a prompt: vocabulary", vocab.name, "has no bos to start from");
     rows_.push_back(std::move(row));
   }
   if (c.patch_size > 1) sampling_.cache = false;
@@ -49,23 +48,21 @@ bool Generation::goes_on(const Row& row) const {
 
 std::vector<int32_t> Generation::padded_ids(const Row& row) const {
   std::vector<int32_t> ids(row.ids);
-  ids.resize(static_cast<size_t>(padded_length(static_cast<int64_t>(ids.size()))),
-             vocab_of(model_.config().family).id_of(0));
+  ids.resize(static_cast<size_t>(padded_length(static_cast<int64_t>(ids.size()))), model_.config().vocab().id_of(0));
   return ids;
 }
 
 // The logits of the next byte of every row that has not ended.
 void Generation::compute(std::vector<std::vector<double>>& logits) {
   const Config& c = model_.config();
-  const Vocab& vocab = vocab_of(c.family);
-  if (sampling_.cache && decoding_ != model_.decoding()) {
+  const Vocab& vocab = c.vocab();
+  if (sampling_.cache && !decoder_) {
     int64_t longest = 0;
     for (const Row& row : rows_) {
       const auto left = n_ - static_cast<int64_t>(row.text.size());
       if (!row.ended) longest = std::max(longest, std::min(c.seq_len, static_cast<int64_t>(row.ids.size()) + left));
     }
-    decoding_ = model_.start_decoding(static_cast<int64_t>(rows_.size()), longest);
-    for (Row& row : rows_) row.cached = 0;
+    decoder_ = std::make_unique<Decoder>(model_, static_cast<int64_t>(rows_.size()), longest);
   }
   bool step = false;
   for (size_t r = 0; r < rows_.size(); ++r) {
@@ -87,7 +84,7 @@ void Generation::compute(std::vector<std::vector<double>>& logits) {
       const std::vector<int32_t> ids = padded_ids(row);
       Tensor out;  // (V)
       if (sampling_.cache) {
-        out = model_.decode_prompt(static_cast<int64_t>(r), ids, length);
+        out = decoder_->prompt(static_cast<int64_t>(r), ids, length);
       } else {
         const Tensor all = model_.logits(ids, 1, padded);
         out = all.reshape({padded, vocab.size}).slice(0, length - 1, length).reshape({vocab.size});
@@ -98,7 +95,7 @@ void Generation::compute(std::vector<std::vector<double>>& logits) {
     row.padded = padded;
   }
   if (!step) return;
-  const Tensor out = model_.decode_step(next_);
+  const Tensor out = decoder_->step(next_);
   for (size_t r = 0; r < rows_.size(); ++r) {
     if (next_[r].position < 0) continue;
     const int64_t first = static_cast<int64_t>(r) * vocab.size + vocab.byte_offset;
@@ -132,7 +129,7 @@ uint8_t Generation::draw(const Row& row, std::vector<double>& weights) const {
 
 std::span<const std::pair<int64_t, uint8_t>> Generation::advance() {
   const Config& c = model_.config();
-  const Vocab& vocab = vocab_of(c.family);
+  const Vocab& vocab = c.vocab();
   drawn_.clear();
   if (std::all_of(rows_.begin(), rows_.end(), [](const Row& row) { return row.ended; })) return drawn_;
   for (Row& row : rows_)

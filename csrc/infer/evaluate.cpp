@@ -1,11 +1,9 @@
-#include "train/evaluate.h"
+#include "infer/evaluate.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
-
-#include "data/vocab.h"
 
 namespace bg {
 
@@ -21,7 +19,7 @@ Evaluation::Evaluation(Model& model, std::span<const int32_t> stream, int64_t wi
            "window", window);
   BG_CHECK(window % model.config().patch_size == 0, "window", window,
            "is no multiple of patch_size =", model.config().patch_size);
-  const Vocab& vocab = vocab_of(model.config().family);
+  const Vocab& vocab = model.config().vocab();
   for (size_t i = 0; i < stream.size(); ++i)
     BG_CHECK(stream[i] >= 0 && stream[i] < vocab.size, "stream position", i, "holds id", stream[i],
              "outside the vocabulary", describe(vocab));
@@ -63,7 +61,7 @@ bool Evaluation::advance() {
       nll_[start + t] = nats;
       score_.nats += nats;
     }
-    score_.bytes += vocab_of(model_.config().family).count_bytes(&stream_[scored_ + 1], start + length - scored_);
+    score_.bytes += model_.config().vocab().count_bytes(&stream_[scored_ + 1], start + length - scored_);
     scored_ = start + length;
   }
   score_.targets = scored_ - first_;
