@@ -243,6 +243,36 @@ def test_without_rank_zero_the_others_leave(config, tmp_path):
     assert "[rank 1] bytegolf: rank 0: its process ended without a word" in err
 
 
+def ranks_that(*ends):
+    """A launch of one process for each of these lines of Python."""
+    code = f"import os, signal, time; exec({list(ends)!r}[int(os.environ['RANK'])])"
+    launched = launch._Launch([sys.executable, "-c", code], len(ends), cores=False)
+    for rank in range(len(ends)):
+        launched._start(rank, "key", 1)
+    return launched
+
+
+KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize("ends", [("exit(1)", KILLED, "exit(1)"), ("exit(0)", KILLED), ("exit(1)", "time.sleep(1); " + KILLED)])
+@pytest.mark.parametrize("late", [False, True])
+def test_the_rank_that_was_killed_is_the_cause_whichever_end_is_seen_first(ends, late, capsys):
+    launched = ranks_that(*ends)
+    if late:  # the launcher itself was held up: all have left when it first looks
+        for process in launched.processes:
+            process.wait()
+    assert launched._wait() == 128 + signal.SIGKILL
+    assert capsys.readouterr().err == "bytegolf launch: rank 1 was killed by SIGKILL\n"
+
+
+def test_a_signal_that_the_launcher_passed_on_is_nobodys_failure(capsys):
+    launched = ranks_that("time.sleep(1e6)", "time.sleep(1e6)")
+    launched._note(signal.SIGTERM, None)
+    assert launched._wait() == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == ""
+
+
 SPOIL = """
 import sys
 from bytegolf import trainer
