@@ -64,7 +64,7 @@ class Trainer {
   /// Model::loss().
   StepStats step_on(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T,
                     int64_t micro_batches = 1, std::span<const double> directions = {});
-  /// Whether no further step may begin.
+  /// Whether no further step may begin. After a false the next step does begin, however long its caller takes.
   bool done() const;
   /// What decides that, and the schedules by the clock.
   Clock clock() const;
@@ -128,6 +128,7 @@ class Trainer {
   std::atomic<int64_t> marks_{0};
   StepTimes times_;
   Progress progress_;
+  mutable int64_t granted_ = -1;  // the last step that done() let begin
   double started_ = 0;
   bool running_ = false;
 };

@@ -205,7 +205,8 @@ class _Launch:
     def __init__(self, words: Sequence[str], count: int, cores: bool) -> None:
         self.words, self.count, self.cores = words, count, cores
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.signals: list[int] = []
+        self.signals: list[int] = []  # that this process got
+        self.sent: set[int] = set()  # that the ranks got from it
         self.threads: list[threading.Thread] = []
 
     def run(self) -> int:
@@ -250,35 +251,49 @@ class _Launch:
             self.threads.append(thread)
 
     def _wait(self) -> int:
+        left = dict(enumerate(self.processes))  # ranks whose end has not been seen
         first = 0  # status of the first rank that failed
+        killed = 0  # of the first that a signal ended: the others leave because of it, and may be seen to leave before it
         deadline = float("inf")
-        sent = 0
-        while any(process.poll() is None for process in self.processes):
-            if len(self.signals) > sent:
-                sent = len(self.signals)
+        received = 0
+        while True:
+            if len(self.signals) > received:
+                received = len(self.signals)
                 self._send(self.signals[-1])
-                if sent > 1:
+                if received > 1:
                     deadline = min(deadline, time.monotonic() + 5)
-            for rank, process in enumerate(self.processes):
+            for rank, process in list(left.items()):
                 status = process.poll()
-                if status not in (None, 0) and not first:
+                if status is None:
+                    continue
+                del left[rank]
+                if status < 0 and -status not in self.sent:
+                    _say(f"rank {rank} was killed by {_signal_name(-status)}")
+                    killed = killed or _status(status)
+                if status and not first:
                     first = _status(status)
                     deadline = min(deadline, time.monotonic() + GRACE_S)
-                    if status < 0:
-                        _say(f"rank {rank} was killed by {signal.Signals(-status).name}")
+            if not left:
+                return killed or first
             if time.monotonic() > deadline:
-                for rank, process in enumerate(self.processes):
-                    if process.poll() is None:
-                        _say(f"rank {rank} is still there: killed")
-                        process.kill()
+                deadline = float("inf")
+                for rank in left:
+                    _say(f"rank {rank} is still there: killed")
+                self._send(signal.SIGKILL)
             time.sleep(0.05)
-        statuses = [_status(process.wait()) for process in self.processes]
-        return first or next((status for status in statuses if status), 0)
 
     def _send(self, number: int) -> None:
+        self.sent.add(number)
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _status(status: int) -> int:

@@ -136,7 +136,8 @@ def run(
         journal.write("end", reason="interrupted", step=trainer.steps_done, status=stop.status)
         raise
     except Exception as error:
-        journal.write("end", reason=f"{type(error).__name__}: {error}", step=trainer.steps_done)
+        cause = group.cause(error) if group is not None else None
+        journal.write("end", reason=cause or f"{type(error).__name__}: {error}", step=trainer.steps_done)
         raise
     finally:
         journal.close()

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -29,16 +30,17 @@ TEST(DeviceMeasureCuda, TimesTheDeviceAndSeesItsMemory) {
   const size_t before = device_bytes_taken(ctx);
   const Buffer memory(kBytes, Device::cuda);
   EXPECT_GE(device_bytes_taken(ctx), before + kBytes);
-  const auto clear = [&](int times) {
-    return time_on_device(
+  // The shortest of many: a GPU that wakes up, or that others use as well, only makes calls longer.
+  const auto shortest = [&](int times) {
+    const std::vector<double> seconds = time_on_device(
         ctx,
         [&, times] {
           for (int i = 0; i < times; ++i) clear_bytes(ctx, Device::cuda, memory.data(), kBytes);
         },
-        3);
+        20);
+    return *std::min_element(seconds.begin(), seconds.end());
   };
-  clear(1);
-  const double one = clear(1)[2], four = clear(4)[2];
+  const double one = shortest(1), four = shortest(4);
   EXPECT_GT(one, static_cast<double>(kBytes) / 10e12);  // no memory writes 10 TB/s
   EXPECT_NEAR(four / one, 4, 1);
 }

@@ -183,10 +183,15 @@ class Group:
         for channel in self._talk.values():
             channel.close()
 
-    def fail(self, error: BaseException) -> None:
-        """Tells all ranks why this one ends. Its process ends within seconds, even if something still hangs in it."""
+    def cause(self, error: BaseException) -> str | None:
+        """Another rank's failure, with its number, when `error` came after it; None when `error` is the first that is known."""
         if isinstance(error, OSError):
             self._watch.known.wait(FIRST_WORD_S)
+        return self._watch.told
+
+    def fail(self, error: BaseException) -> None:
+        """Tells all ranks why this one ends. Its process ends within seconds, even if something still hangs in it."""
+        self.cause(error)
         words = " ".join(str(error).split()) or type(error).__name__
         first = self._watch.fail(words.removeprefix(f"rank {self.rank}: "))
         if not first.startswith(f"rank {self.rank}: "):  # this error is the echo of another rank's

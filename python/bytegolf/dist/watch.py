@@ -183,10 +183,12 @@ class Watch:
             if self._stop.is_set():
                 return
         else:
-            threading.Thread(target=self._call_back, daemon=True).start()
+            callbacks = threading.Thread(target=self._call_back, daemon=True)
+            callbacks.start()
             sys.stderr.write(f"bytegolf: {self.told}; rank {self.rank} leaves\n")
             sys.stderr.flush()
-            time.sleep(0.5)  # for the callbacks, and for what is still to be sent
+            time.sleep(0.5)  # for what is still to be sent
+            callbacks.join(LEAVE_S)
         os._exit(STATUS)
 
     def _call_back(self) -> None:

@@ -99,7 +99,7 @@ class Watched:
             reason = self.end.get("reason")
             return "done" if reason == "done" else "interrupted" if reason == "interrupted" else "failed"
         if self.start.get("locked") and self.age_s > GONE_S and writer_lives(self.place.log) is False:
-            return "gone"
+            return self.standing if self.look() else "gone"  # its last lines may be younger than our last look
         # Scoring and packing at the end take as long as they take.
         if self.share >= 1.0 and self.done:
             return "scoring"
