@@ -6,11 +6,11 @@ import threading
 import numpy as np
 import pytest
 
-from bytegolf.dist.group import Group
-from bytegolf.dist.rendezvous import meet, ports
-from bytegolf.dist.watch import Pulse, behind
-from bytegolf.dist.wire import Channel, Gone
-from bytegolf.launch import Ranks, free_port
+from bytegolf.ranks.environment import Ranks, free_port
+from bytegolf.ranks.group import Group
+from bytegolf.ranks.rendezvous import meet, ports
+from bytegolf.ranks.watch import Pulse, behind
+from bytegolf.ranks.wire import Channel, Gone
 
 
 def ranks_of(world, key="key", port=None):

@@ -16,8 +16,8 @@ from test_model import tiny
 
 import bytegolf
 from bytegolf.cli import main
-from bytegolf.surprise import lines_of
-from bytegolf.surprise_scale import LEVELS, contrast, ramp
+from bytegolf.surprise.scale import LEVELS, contrast, ramp
+from bytegolf.surprise.shown import lines_of
 
 LN2 = math.log(2)
 

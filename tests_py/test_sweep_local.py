@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bytegolf import _bytegolf, device
 from bytegolf.config import Config
-from bytegolf.console import UserError
+from bytegolf.errors import UserError
 from bytegolf.sweep import local
 from bytegolf.sweep.board import Board
 from bytegolf.sweep.folder import Pulse

@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from bytegolf.cli import main
-from bytegolf.follow import LogTail
+from bytegolf.compare.places import Place
 from bytegolf.log import RunLog
-from bytegolf.runs import Place
+from bytegolf.record.follow import LogTail
 from bytegolf.sweep.results import write_results
 from bytegolf.watch.chart import chart, sparkline
 from bytegolf.watch.draw import frame

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bytegolf import _bytegolf, console
+from bytegolf import _bytegolf
+from bytegolf.screen import console
 
 
 def group_of(name: str) -> str:

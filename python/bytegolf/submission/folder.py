@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bytegolf import log
-from bytegolf.console import UserError
-from bytegolf.submission import script
+from bytegolf.bundle import script
+from bytegolf.errors import UserError
+from bytegolf.record.facts import Facts, Unfinished, read_facts
+from bytegolf.record.fields import Submission, submission_of
 from bytegolf.submission.check import (
     ARTIFACT,
     CONFIG,
@@ -24,10 +26,10 @@ from bytegolf.submission.check import (
     Problem,
     coverage,
     files,
+    log_name,
+    requirements,
     rules,
 )
-from bytegolf.submission.fields import Submission, submission_of
-from bytegolf.submission.logged import Facts, Unfinished, read_facts
 from bytegolf.submission.page import page
 
 
@@ -143,12 +145,12 @@ def _read(folders: Sequence[Path]) -> list[Facts]:
 
 def _on_shards(run: Facts, val_data: str | None) -> list[Problem]:
     """Coverage against the shards themselves, where they are at hand; against the log's count of them elsewhere (see `rules`)."""
-    from bytegolf import runner
-    from bytegolf.submission.logged import ids_sha256
+    from bytegolf.ids import ids_sha256
+    from bytegolf.streams import read_stream
 
     where = val_data or run.config.val_data
     try:
-        ids = runner.read_stream(where, run.config.family)
+        ids = read_stream(where, run.config.family)
     except (ValueError, OSError):
         if val_data is not None:
             raise
@@ -159,26 +161,6 @@ def _on_shards(run: Facts, val_data: str | None) -> list[Problem]:
             Problem("different-validation", f"seed {run.seed}: {where} does not hold the ids that were scored")
         )
     return found
-
-
-def requirements(carried: dict[str, bytes], device: str) -> str:
-    """requirements.txt: what pyproject.toml asks for, what the build needs, and cuBLAS for runs on a GPU."""
-    import tomllib
-
-    project = tomllib.loads(carried["pyproject.toml"].decode())
-    needed = list(project["project"]["dependencies"])
-    needed += [word for word in project["build-system"]["requires"] if word.startswith("pybind11")]
-    needed += [f"{tool}{project['tool']['scikit-build'][tool]['version']}" for tool in ("cmake", "ninja")]
-    if device == "cuda":
-        needed += project["project"]["optional-dependencies"]["cuda"]
-    head = "# Also needed: a C++20 compiler, headers of zstd and Highway (Debian: g++ libzstd-dev libhwy-dev)"
-    head += "; CUDA toolkit 12.8 or later.\n" if device == "cuda" else ".\n"
-    return head + "".join(f"{word}\n" for word in needed)
-
-
-def log_name(seed: int) -> str:
-    """Name of a seed's log in a submission."""
-    return f"train_seed{seed}.jsonl"
 
 
 def _write(folder: Path, runs: dict[Path, Facts], wish: Wish) -> Submission:

@@ -18,15 +18,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bytegolf import _bytegolf, console
+from bytegolf import _bytegolf
 from bytegolf.artifact import artifact_options
+from bytegolf.bundle import bootstrap, script
+from bytegolf.bundle.meter import LIMIT_S, sha256, weigh
 from bytegolf.config import Config
-from bytegolf.submission import bootstrap, script
-from bytegolf.submission.check import ARTIFACT, CONFIG, FIELDS, PAGE, REQUIREMENTS, TRACKS, rules
-from bytegolf.submission.fields import Submission, submission_of
-from bytegolf.submission.folder import log_name, requirements
-from bytegolf.submission.logged import Facts, read_facts
-from bytegolf.submission.meter import LIMIT_S, sha256, weigh
+from bytegolf.record.facts import Facts, read_facts
+from bytegolf.record.fields import Submission, submission_of
+from bytegolf.screen import console
+from bytegolf.submission.check import (
+    ARTIFACT,
+    CONFIG,
+    FIELDS,
+    PAGE,
+    REQUIREMENTS,
+    TRACKS,
+    log_name,
+    requirements,
+    rules,
+)
 from bytegolf.submission.page import parts
 
 SAME_BPB = 1e-6  # where the score is computed on the same kind of device, in the same numbers
@@ -332,8 +342,8 @@ def _score(
 
 
 def _read_ids(val_data: str, config: Config) -> str:
-    from bytegolf.runner import read_stream
-    from bytegolf.submission.logged import ids_sha256
+    from bytegolf.ids import ids_sha256
+    from bytegolf.streams import read_stream
 
     return ids_sha256(read_stream(val_data, config.family))
 

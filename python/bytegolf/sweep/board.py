@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bytegolf import console
-from bytegolf.runner import CHECKPOINTS
+from bytegolf.record.files import CHECKPOINTS
+from bytegolf.screen import console
 from bytegolf.sweep.folder import Pulse, Status, last_words, look, pulse
 from bytegolf.sweep.plan import Run
 from bytegolf.sweep.results import FIGURES, write_results

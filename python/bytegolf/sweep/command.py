@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from bytegolf import console
 from bytegolf._bytegolf import ShardSet
-from bytegolf.console import Stopped, UserError
-from bytegolf.interrupt import Interrupts
+from bytegolf.errors import Stopped, UserError
+from bytegolf.extras import need
+from bytegolf.screen import console
+from bytegolf.screen.interrupt import Interrupts
 from bytegolf.sweep.board import Board
 from bytegolf.sweep.local import LocalQueue, slots
 from bytegolf.sweep.plan import Run, choose, plan
@@ -51,7 +52,7 @@ def sweep_command(
     if made:
         _open_data(runs)
     else:
-        console.need("submitit", "sweep", "to run on Slurm")
+        need("submitit", "sweep", "to run on Slurm")
     out.mkdir(parents=True, exist_ok=True)
     lock = _lock(out)
     try:

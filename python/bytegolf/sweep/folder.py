@@ -12,9 +12,9 @@ from typing import Any, Literal
 from bytegolf import log
 from bytegolf.checkpoint import newest
 from bytegolf.config import Config
-from bytegolf.console import UserError
-from bytegolf.launch import RANK_VARIABLES
-from bytegolf.runner import CHECKPOINTS
+from bytegolf.errors import UserError
+from bytegolf.ranks.environment import RANK_VARIABLES
+from bytegolf.record.files import CHECKPOINTS
 
 OUTPUT = "output.log"
 TAIL_BYTES = 1 << 16

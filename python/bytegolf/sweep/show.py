@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from bytegolf import console
+from bytegolf.screen import console
 from bytegolf.sweep.board import Board, Entry
 
 if TYPE_CHECKING:

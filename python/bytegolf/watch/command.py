@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bytegolf import console
-from bytegolf.console import UserError
-from bytegolf.runs import Place, is_sweep, places
+from bytegolf.compare.places import Place, is_sweep, places
+from bytegolf.errors import UserError
+from bytegolf.screen import console
 from bytegolf.sweep.results import read_results
 from bytegolf.watch.draw import frame, line, words
 from bytegolf.watch.state import OVER, Watched

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bytegolf.follow import LogTail
+from bytegolf.compare.places import Place
 from bytegolf.log import counted, writer_lives
-from bytegolf.runs import Place
+from bytegolf.record.follow import LogTail
 from bytegolf.trackers import score_name
 
 Standing = Literal["waiting", "training", "scoring", "silent", "gone", "done", "interrupted", "failed"]

@@ -1,0 +1,114 @@
+"""`bytegolf eval` and `generate`: what a model on disk makes of given bytes, and what it says itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bytegolf.errors import UserError
+from bytegolf.screen import console
+from bytegolf.stored.open import ids_of, model_of, stride_of
+from bytegolf.streams import score
+
+PROMPT_BYTES = 1 << 20
+
+
+def eval_command(
+    artifact: Path,
+    data: str,
+    config: str | None,
+    window: int | None,
+    stride: int | None,
+    split: str,
+    device: str,
+    dtype: str,
+    json: bool,
+) -> None:
+    """Scores and prints."""
+    path, model = model_of(artifact, config, device, dtype)
+    window = window or model.config.seq_len
+    stride = stride or (stride_of(path, model, window) if config is None else min(model.config.eval_stride, window))
+    ids = ids_of(data, model.config, split)
+    got = score(model, ids, window, stride)
+    size = path.stat().st_size
+    if json:
+        console.print_json(
+            {"artifact": str(path), "artifact_bytes": size, "data": data, "device": model.device, "dtype": model.dtype}
+            | asdict(got)
+        )
+        return
+    table = console.table("", "figure", right=("figure",))
+    table.add_row("weights" if path.suffix == ".safetensors" else "artifact", f"{size:,} bytes")
+    table.add_row("bits per byte", f"{got.bpb:.6f}")
+    if got.floored_bpb is not None:
+        table.add_row("bits per byte, whole windows only", f"{got.floored_bpb:.6f}")
+    table.add_row("nats", f"{got.nats:.3f}")
+    table.add_row("bytes", f"{got.bytes:,}")
+    table.add_row("targets", f"{got.targets:,}")
+    table.add_row("window, stride", f"{got.window}, {got.stride}")
+    table.add_row("computed", f"on {model.device} in {model.dtype}")
+    table.add_row("time", f"{console.duration(got.seconds)}, {console.size(got.bytes / max(got.seconds, 1e-9))}/s")
+    console.stdout().print(table)
+
+
+def generate_command(
+    artifact: Path,
+    prompts: Sequence[str],
+    config: str | None,
+    n: int,
+    temperature: float,
+    top_p: float,
+    stop: Sequence[str],
+    seed: int,
+    device: str,
+    dtype: str,
+    json: bool,
+) -> None:
+    """Writes prompts and their continuations to standard output: of one prompt byte by byte, of several row by row."""
+    starts = [_bytes_of(p) for p in prompts]
+    for start in starts:
+        if len(start) > PROMPT_BYTES:
+            raise UserError(f"the prompt has {len(start):,} bytes; at most {PROMPT_BYTES:,} are read")
+    path, model = model_of(artifact, config, device, dtype)
+    stops = [_bytes_of(s) for s in stop]
+    out = sys.stdout.buffer
+    if len(starts) == 1 and not json:
+        bytes_drawn = model.stream(starts[0], n, temperature, seed, top_p=top_p, stop=stops)
+        out.write(starts[0])
+        for byte in bytes_drawn:
+            out.write(byte)
+            out.flush()
+        out.write(b"\n")
+        out.flush()
+        return
+    began = time.perf_counter()
+    texts = model.generate(starts, n, temperature, seed, top_p=top_p, stop=stops)
+    if json:
+        # What is no UTF-8 shows as a replacement sign in `text`; `hex` is exact.
+        rows = [
+            {"prompt": _shown(start), "text": _shown(text), "bytes": len(text), "hex": text.hex()}
+            for start, text in zip(starts, texts, strict=True)
+        ]
+        facts = {
+            "artifact": str(path),
+            "device": model.device,
+            "dtype": model.dtype,
+            "seconds": time.perf_counter() - began,
+        }
+        options = {"n": n, "temperature": temperature, "top_p": top_p, "stop": list(stop), "seed": seed}
+        console.print_json(facts | options | {"rows": rows})
+        return
+    for row, (start, text) in enumerate(zip(starts, texts, strict=True)):
+        out.write(b"%s--- %d\n%s%s\n" % (b"\n" if row else b"", row, start, text))
+    out.flush()
+
+
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")
+
+
+def _shown(text: bytes) -> str:
+    return text.decode("utf-8", errors="replace")
