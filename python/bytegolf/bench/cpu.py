@@ -6,8 +6,6 @@ run: its arithmetic at the machine's rate of matrix products, and its bytes at t
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
 import statistics
 import tempfile
@@ -20,6 +18,7 @@ import numpy as np
 
 from bytegolf import _bytegolf
 from bytegolf.bench import gpu
+from bytegolf.device import find_libraries
 from bytegolf.record import fingerprint
 from bytegolf.screen import console
 
@@ -80,14 +79,6 @@ def run_bench(
     else:
         show(found)
     return found
-
-
-@functools.cache
-def find_libraries() -> None:
-    """Tells the core where the `scipy-openblas32` wheel keeps OpenBLAS, when it is installed."""
-    spec = importlib.util.find_spec("scipy_openblas32")
-    if spec is not None and spec.origin is not None:
-        _bytegolf.add_gemm_library_folder(str(Path(spec.origin).parent / "lib"))
 
 
 def _figure(raw: Row, rates: dict[str, float]) -> Row:

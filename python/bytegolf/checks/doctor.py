@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from bytegolf import _bytegolf, device
-from bytegolf.bench.cpu import find_libraries
 from bytegolf.record import fingerprint
 from bytegolf.screen import console
 
@@ -68,7 +67,7 @@ def cuda() -> dict[str, Any]:
 
 def gemm_libraries() -> list[dict[str, Any]]:
     """Each library that can multiply matrices: whether it is live, its measured speed, and what is known of it."""
-    find_libraries()
+    device.find_libraries()
     found = []
     for row in _bytegolf.gemm_libraries():
         live = bool(row["available"])

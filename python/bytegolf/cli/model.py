@@ -103,14 +103,9 @@ def inspect(artifact: Path, /, *, tensors: Annotated[bool, Parameter(negative=""
     tensors
         One row per tensor, not per group.
     """
-    from bytegolf import inspect as inspection
-    from bytegolf.screen import console
+    from bytegolf.stored.command import inspect_command
 
-    found = inspection.inspect_artifact(artifact)
-    if json:
-        console.print_json(found)
-    else:
-        inspection.print_report(found, console.stdout(), every_tensor=tensors)
+    inspect_command(artifact, tensors, json)
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""`bytegolf eval` and `generate`: what a model on disk makes of given bytes, and what it says itself."""
+"""`bytegolf eval`, `generate` and `inspect`: what a model on disk makes of given bytes, what it says itself, what it holds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from bytegolf.errors import UserError
+from bytegolf.inspect import inspect_artifact
 from bytegolf.screen import console
 from bytegolf.stored.open import ids_of, model_of, stride_of
 from bytegolf.streams import score
@@ -112,3 +114,53 @@ def _bytes_of(text: str) -> bytes:
 
 def _shown(text: bytes) -> str:
     return text.decode("utf-8", errors="replace")
+
+
+def inspect_command(artifact: Path, tensors: bool, as_json: bool) -> None:
+    """Shows what an artifact holds: groups of tensors, or with `tensors` each of them."""
+    found = inspect_artifact(artifact)
+    if as_json:
+        console.print_json(found)
+    else:
+        _show_contents(found, every_tensor=tensors)
+
+
+def _show_contents(report: dict[str, Any], *, every_tensor: bool) -> None:
+    """Draws the report as a table, one row per group of tensors (or per tensor), then the totals."""
+    out = console.stdout()
+    of = "shape" if every_tensor else "count"
+    right = (of, "bytes", "bits each", "share")
+    title = f"{report['path']}: {report['file_bytes']:,} bytes"
+    table = console.table("tensor", of, "stored as", *right[1:], title=title, right=right)
+    for column in table.columns[1:]:
+        column.no_wrap = True
+
+    def share(size: int) -> str:
+        return f"{100 * size / report['file_bytes']:.2f} %"
+
+    for row in report["tensors"] if every_tensor else report["groups"]:
+        table.add_row(
+            row["name"],
+            "x".join(map(str, row["shape"])) or "scalar" if every_tensor else str(row["count"]),
+            f"{row['dtype']} {row['coding']}",
+            f"{row['stored_bytes']:,}",
+            f"{row['bits_per_weight']:.3f}",
+            share(row["stored_bytes"]),
+        )
+    table.add_section()
+    for label, size in [
+        ("classes and tables of the int8 matrices", report["model_bytes"]),
+        ("header, index, config, checksum", report["frame_bytes"]),
+    ]:
+        table.add_row(label, "", "", f"{size:,}", "", share(size))
+    table.add_row(
+        f"all {report['weights']:,} weights",
+        "",
+        "",
+        f"{report['file_bytes']:,}",
+        f"{report['bits_per_weight']:.3f}",
+        "100.00 %",
+    )
+    out.print(table)
+    if report["config"]:
+        out.print(report["config"].rstrip(), markup=False, highlight=False)

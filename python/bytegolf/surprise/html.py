@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import TYPE_CHECKING
 
+from bytegolf.surprise.cells import Cell
+from bytegolf.surprise.costs import Costs
 from bytegolf.surprise.scale import LEVELS, ramp
-
-if TYPE_CHECKING:
-    from bytegolf.surprise.shown import Cell, Shown
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -52,26 +50,26 @@ _STYLE = """
 """
 
 
-def page(shown: Shown) -> str:
+def page(costs: Costs) -> str:
     """A whole page."""
-    title = shown.title or "bytegolf: what each byte costs"
-    return _PAGE.format(title=escape(title), paper=_paper(shown), body=fragment(shown))
+    title = costs.title or "bytegolf: what each byte costs"
+    return _PAGE.format(title=escape(title), paper=_paper(costs), body=fragment(costs))
 
 
-def fragment(shown: Shown) -> str:
+def fragment(costs: Costs) -> str:
     """Style, title, scale and text, to stand inside another page."""
-    heading = f"<h1>{escape(shown.title)}</h1>" if shown.title else ""
-    first, *more = shown.words()
+    heading = f"<h1>{escape(costs.title)}</h1>" if costs.title else ""
+    first, *more = costs.words()
     notes = "".join(f"<p>{escape(line)}</p>" for line in more)
-    text = "".join(_cell(shown, cell) for cell in shown.cells)
+    text = "".join(_cell(costs, cell) for cell in costs.cells)
     return (
-        f"<style>{_style(shown)}</style>\n"
-        f'<div class="bgs"{_scheme(shown)}>{heading}<p>{escape(first)}</p>{_scale(shown)}\n<pre>{text}</pre>{notes}</div>'
+        f"<style>{_style(costs)}</style>\n"
+        f'<div class="bgs"{_scheme(costs)}>{heading}<p>{escape(first)}</p>{_scale(costs)}\n<pre>{text}</pre>{notes}</div>'
     )
 
 
-def _scheme(shown: Shown) -> str:
-    return "" if shown.theme == "auto" else f' style="color-scheme: {shown.theme}"'
+def _scheme(costs: Costs) -> str:
+    return "" if costs.theme == "auto" else f' style="color-scheme: {costs.theme}"'
 
 
 def _pairs() -> list[tuple[str, str, str, str]]:
@@ -86,38 +84,38 @@ def _colours(light_paper: str, light_ink: str, dark_paper: str, dark_ink: str) -
     )
 
 
-def _paper(shown: Shown) -> str:
-    scheme = "light dark" if shown.theme == "auto" else shown.theme
+def _paper(costs: Costs) -> str:
+    scheme = "light dark" if costs.theme == "auto" else costs.theme
     return f"color-scheme: {scheme}; " + _colours(*_pairs()[0])
 
 
-def _style(shown: Shown) -> str:
+def _style(costs: Costs) -> str:
     pairs = _pairs()
     basic = _STYLE % {"paper": _colours(*pairs[0]), "levels": LEVELS + 1, "quarter": LEVELS // 4}
     return basic + "\n".join(f".bgs .s{n} {{ {_colours(*pair)} }}" for n, pair in enumerate(pairs)) + "\n"
 
 
-def _scale(shown: Shown) -> str:
+def _scale(costs: Costs) -> str:
     steps = "".join(f'<i class="s{n}"></i>' for n in range(LEVELS + 1))
-    labels = "".join(f"<b>{quarter * shown.top_bits / 4:g}{'+' * (quarter == 4)}</b>" for quarter in range(5))
+    labels = "".join(f"<b>{quarter * costs.top_bits / 4:g}{'+' * (quarter == 4)}</b>" for quarter in range(5))
     return f'<p>Bits of a character (all its bytes):</p><div class="scale">{steps}{labels}</div>'
 
 
-def _cell(shown: Shown, cell: Cell) -> str:
-    level = shown.level(cell.bits)
+def _cell(costs: Costs, cell: Cell) -> str:
+    level = costs.level(cell.bits)
     name = "n" if level is None else f"s{level}"
     if cell.escaped:
         name += " e"
     # A newline's sign, then the newline itself: lines stay lines.
     end = "\n" if cell.ends_line else ""
-    return f'<span class="{name}" title="{escape(_words(shown, cell))}">{escape(cell.text)}</span>{end}'
+    return f'<span class="{name}" title="{escape(_words(costs, cell))}">{escape(cell.text)}</span>{end}'
 
 
-def _words(shown: Shown, cell: Cell) -> str:
+def _words(costs: Costs, cell: Cell) -> str:
     """What is said of a character when it is pointed at."""
     at = f"byte {cell.first:,}" if cell.count == 1 else f"bytes {cell.first:,} to {cell.first + cell.count - 1:,}"
-    parts = shown.nats[cell.first : cell.first + cell.count] / math.log(2)
+    parts = costs.nats[cell.first : cell.first + cell.count] / math.log(2)
     bits = "not scored" if math.isnan(cell.bits) else f"{cell.bits:.2f} bits"
     if cell.count > 1:
         bits += f" ({' + '.join(f'{b:.2f}' for b in parts)})"
-    return f"{bits}, {at}: {shown.data[cell.first : cell.first + cell.count].hex(' ')}"
+    return f"{bits}, {at}: {costs.data[cell.first : cell.first + cell.count].hex(' ')}"

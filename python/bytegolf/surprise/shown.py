@@ -9,15 +9,15 @@ import io
 import math
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from bytegolf.surprise.cells import Cell, lines_of, width_of
+from bytegolf.surprise.costs import Costs, Theme
+from bytegolf.surprise.html import fragment, page
 from bytegolf.surprise.scale import LEVELS, Colour, ramp
 
 if TYPE_CHECKING:
@@ -25,34 +25,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from rich.style import Style
 
-__all__ = ["Cell", "Shown", "lines_of", "show"]
-
-Theme = Literal["auto", "dark", "light"]
-TAB = 8
 BARS = " ▁▂▃▄▅▆▇█"  # the same scale where there are no colours
-_MARKED = {"\n": "↵", "\t": "→", "\x7f": "^?"}
-_JOINER, _SKIN_TONES = "\u200d", range(0x1F3FB, 0x1F400)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One character as it is shown: its bytes are data[first : first + count], and `bits` is what they cost together.
-
-    bits is NaN where one of them was not scored. stand_in: `text` is an arrow (for a newline or tab) or an escape, in the
-    place of what cannot be shown as it is.
-    """
-
-    text: str
-    first: int
-    count: int
-    bits: float
-    stand_in: bool = False
-    ends_line: bool = False
-
-    @property
-    def escaped(self) -> bool:
-        """Whether `text` is an escape, which a reader could take for the text itself."""
-        return self.stand_in and self.text[0] not in "↵→"
 
 
 def show(
@@ -87,60 +60,11 @@ def show(
     return Shown(bytes(data), cost, title, float(top_bits), theme, limit)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Shown:
+class Shown(Costs):
     """What `show` returns: data with its costs, ready to be looked at."""
-
-    data: bytes
-    nats: npt.NDArray[np.float64]
-    title: str
-    top_bits: float
-    theme: Theme
-    limit: int | None
-
-    @cached_property
-    def cells(self) -> list[Cell]:
-        """The characters that are shown, in order."""
-        end = len(self.data) if self.limit is None else min(self.limit, len(self.data))
-        for _ in range(3):  # a character that the limit cuts is left out whole; none is longer than 4 bytes
-            if 0 < end < len(self.data) and self.data[end] & 0xC0 == 0x80:
-                end -= 1
-        return list(_cells(self.data[:end], self.nats[:end] / math.log(2)))
-
-    @property
-    def hidden_bytes(self) -> int:
-        """Bytes beyond the limit."""
-        return len(self.data) - sum(cell.count for cell in self.cells)
-
-    @property
-    def scored_bytes(self) -> int:
-        """Bytes that have a cost."""
-        return int(np.count_nonzero(~np.isnan(self.nats)))
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Mean over all bytes that were scored; NaN when none was."""
-        return float(np.nansum(self.nats)) / math.log(2) / self.scored_bytes if self.scored_bytes else math.nan
-
-    def level(self, bits: float) -> int | None:
-        """Step of the scale, 0 to LEVELS; None for NaN."""
-        return None if math.isnan(bits) else round(LEVELS * min(max(bits / self.top_bits, 0.0), 1.0))
-
-    def words(self) -> list[str]:
-        """What stands beside the text: totals, then what a reader could miss."""
-        lines = [f"{len(self.data):,} bytes"]
-        if self.scored_bytes:
-            lines[0] += f", {self.bits_per_byte:.4f} bits per byte"
-        if self.scored_bytes < len(self.data):
-            lines[0] += f" ({len(self.data) - self.scored_bytes:,} not scored)"
-        if self.hidden_bytes:
-            lines.append(f"{self.hidden_bytes:,} more bytes are not shown: limit = {self.limit:,}")
-        return lines
 
     def html(self, path: str | os.PathLike[str] | None = None) -> str:
         """A whole page that needs nothing else, as text; written to `path` when one is given."""
-        from bytegolf.surprise.html import page
-
         text = page(self)
         if path is not None:
             with open(path, "w", encoding="utf-8") as file:
@@ -148,8 +72,6 @@ class Shown:
         return text
 
     def _repr_html_(self) -> str:
-        from bytegolf.surprise.html import fragment
-
         return fragment(self)
 
     def __str__(self) -> str:
@@ -193,7 +115,7 @@ class Shown:
         from rich.segment import Segment
 
         yield from (Segment("".join(cell.text for cell in line).rstrip()), Segment.line())
-        marks = "".join(self._bar(cell.bits) * _width(cell.text) for cell in line).rstrip()
+        marks = "".join(self._bar(cell.bits) * width_of(cell.text) for cell in line).rstrip()
         yield from (Segment(marks), Segment.line())
 
     def _bar(self, bits: float) -> str:
@@ -220,89 +142,6 @@ class Shown:
         marks = "  ".join(f"{mark} {step * n:g}" for n, mark in enumerate(BARS) if 0 < n < len(BARS) - 1)
         yield from (Segment("bits of a character (all its bytes), at most:"), Segment.line())
         yield from (Segment(f"{marks}  {BARS[-1]} more"), Segment.line())
-
-
-def _cells(data: bytes, bits: npt.NDArray[np.float64]) -> Iterator[Cell]:
-    """Characters in order; combining marks, skin tones and what a joiner joins belong to the character before them."""
-    at, column, held = 0, 0, None
-    for character in data.decode("utf-8", errors="surrogateescape"):
-        count = _bytes_of(character)
-        cost = float(bits[at : at + count].sum())
-        if held is not None and _continues(held, character):
-            held = Cell(held.text + character, held.first, held.count + count, held.bits + cost)
-        else:
-            if held is not None:
-                yield held
-                column = 0 if held.ends_line else column + _width(held.text)
-            text = _visible(character, column)
-            held = Cell(text, at, count, cost, text != character, character == "\n")
-        at += count
-    if held is not None:
-        yield held
-
-
-def _bytes_of(character: str) -> int:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return 1  # a byte that is no UTF-8
-    return 1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF)
-
-
-def _continues(held: Cell, character: str) -> bool:
-    if held.stand_in:
-        return False
-    joined = held.text.endswith(_JOINER) and character.isprintable()
-    return (
-        joined
-        or character == _JOINER
-        or ord(character) in _SKIN_TONES
-        or unicodedata.category(character) in ("Mn", "Me", "Mc")
-    )
-
-
-def _visible(character: str, column: int) -> str:
-    """The character, or what stands for it: an arrow, ^M for a control character, an escape."""
-    code = ord(character)
-    if character == "\t":
-        return _MARKED[character] + " " * (TAB - 1 - column % TAB)
-    if character in _MARKED:
-        return _MARKED[character]
-    if code < 0x20:
-        return f"^{chr(0x40 + code)}"
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    if not character.isprintable() or unicodedata.category(character) in ("Mn", "Me", "Mc"):
-        return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-    return character
-
-
-def lines_of(cells: Sequence[Cell], width: int) -> Iterator[list[Cell]]:
-    """Lines of at most `width` columns: broken after newlines, else after the last space of a full line, else anywhere."""
-    line: list[Cell] = []
-    used = 0
-    for cell in cells:
-        size = _width(cell.text)
-        while line and used + size > width:
-            space = next((n for n in range(len(line) - 1, -1, -1) if line[n].text == " "), None)
-            cut = (
-                len(line) if space is None or sum(_width(c.text) for c in line[: space + 1]) < width // 2 else space + 1
-            )
-            yield line[:cut]
-            line = line[cut:]
-            used = sum(_width(c.text) for c in line)
-        line.append(cell)
-        used += size
-        if cell.ends_line:
-            yield line
-            line, used = [], 0
-    if line:
-        yield line
-
-
-def _width(text: str) -> int:
-    from rich.cells import cell_len
-
-    return len(text) if text.isascii() else cell_len(text)
 
 
 def _style(colours: Sequence[Colour], level: int | None, escaped: bool) -> Style:
