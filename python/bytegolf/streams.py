@@ -20,7 +20,7 @@ from bytegolf.scoring import evaluate
 
 
 @dataclass(frozen=True)
-class Score:
+class StreamScore:
     """One scoring of held-out ids. `floored_bpb` covers whole windows only, as published figures do (None: no whole one)."""
 
     window: int
@@ -49,7 +49,7 @@ def score(
     stride: int,
     progress: Callable[[int, int], None] | None = None,
     group: Group | None = None,
-) -> Score:
+) -> StreamScore:
     """Scores one stream of ids; the first is context only. `progress(targets done, targets)` is called now and then. The ranks of
     `group` share the work; `floored_bpb` and `by_position` are rank 0's to know."""
     started = time.perf_counter()
@@ -62,7 +62,7 @@ def score(
         is_byte = (ids[1 : whole + 1] >= model.config.byte_offset).reshape(-1, window).sum(axis=0)
         floored = float(nats.sum()) / (math.log(2) * int(is_byte.sum())) if is_byte.any() else None
         positions = _by_position(nats, is_byte)
-    return Score(window, stride, got.bpb, got.nats, got.bytes, got.targets, seconds, floored, positions)
+    return StreamScore(window, stride, got.bpb, got.nats, got.bytes, got.targets, seconds, floored, positions)
 
 
 def _by_position(nats: NDArray[Any], is_byte: NDArray[Any]) -> dict[str, float]:

@@ -28,6 +28,15 @@ OPTIONAL = (
 )
 
 
+def doctor_command(as_json: bool) -> None:
+    """Prints all findings, as a table or as JSON."""
+    found = examine()
+    if as_json:
+        console.print_json(found)
+    else:
+        show(found)
+
+
 def examine() -> dict[str, Any]:
     """All findings, as plain values for JSON."""
     cpu = fingerprint.cpu_facts()

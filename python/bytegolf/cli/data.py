@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from bytegolf.cli.words import Json
 from bytegolf.errors import UserError
 
 app = App(name="data", help="Make, fetch and describe shards of ids.", help_format="markdown")
@@ -174,7 +175,7 @@ def stats(
     family: Family = "byte260",
     split: Literal["", "train", "val"] = "",
     compress_bytes: int = 4_000_000,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Json = False,
 ) -> None:
     """Count what shards hold, and what general compressors make of it.
 
@@ -188,8 +189,6 @@ def stats(
         Which shards of a folder that holds both.
     compress_bytes
         Give the compressors the first n bytes of text; 0 leaves them out.
-    json
-        Print one JSON value instead of a table.
     """
     from dataclasses import asdict
 
@@ -197,7 +196,7 @@ def stats(
     from bytegolf.screen import console
 
     found = data_stats(shards, family, split, compress_bytes)
-    if json:
+    if as_json:
         console.print_json(asdict(found))
     else:
         console.stdout().print(stats_table(found))

@@ -21,7 +21,7 @@ def parity(
         Parameter(help="Arithmetic to compare in; auto: float64 on cpu, bfloat16 on cuda."),
     ] = "auto",
     device: Literal["cpu", "cuda"] = "cpu",
-    json: Json = False,
+    as_json: Json = False,
 ) -> int:
     """Recompute what fixtures of the published programs hold, and show the worst errors. Status 1 on any miss.
 
@@ -36,20 +36,15 @@ def parity(
 
     if not files:
         raise UserError("name at least one fixture (.npz)")
-    return main_report([str(f) for f in files], dtype, device, json)
+    return main_report([str(f) for f in files], dtype, device, as_json)
 
 
 @app.command
-def doctor(*, json: Json = False) -> None:
+def doctor(*, as_json: Json = False) -> None:
     """Show what is live on this machine (CPU features, GEMM and its speed, CUDA and its GPUs, zstd) and why something is not."""
-    from bytegolf.checks import doctor as examination
-    from bytegolf.screen import console
+    from bytegolf.checks.doctor import doctor_command
 
-    found = examination.examine()
-    if json:
-        console.print_json(found)
-    else:
-        examination.show(found)
+    doctor_command(as_json)
 
 
 @app.command
@@ -60,7 +55,7 @@ def bench(
     threads: int = 0,
     library: str = "builtin",
     budget_s: float = 1.0,
-    json: Json = False,
+    as_json: Json = False,
 ) -> int:
     """Time each op and a whole training step, beside what the machine's arithmetic and memory allow.
 
@@ -80,5 +75,5 @@ def bench(
     """
     from bytegolf.bench.cpu import run_bench
 
-    found = run_bench(device, json, ops or None, threads=threads, library=library, budget_s=budget_s, dtype=dtype)
+    found = run_bench(device, as_json, ops or None, threads=threads, library=library, budget_s=budget_s, dtype=dtype)
     return 0 if all(row["ok"] for row in found["rows"]) else 1

@@ -24,7 +24,7 @@ def eval(
     split: Literal["", "train", "val"] = "val",
     device: Device = "auto",
     dtype: Dtype = "auto",
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Score an artifact on shards or on a file of text.
 
@@ -41,9 +41,11 @@ def eval(
     split
         Which shards of a folder that holds both.
     """
-    from bytegolf.stored.command import eval_command
+    from bytegolf.stored.command import Scoring, eval_command
+    from bytegolf.stored.open import Stored
 
-    eval_command(artifact, data, config, window, stride, split, device, dtype, json)
+    scoring = Scoring(data, split, window=window, stride=stride)
+    eval_command(Stored(artifact, config, device, dtype), scoring, as_json)
 
 
 @app.command
@@ -93,7 +95,9 @@ def export(source: Path, output: Path, /, *, weights: Literal["ema", "raw", "swa
 
 
 @app.command
-def inspect(artifact: Path, /, *, tensors: Annotated[bool, Parameter(negative="")] = False, json: Json = False) -> None:
+def inspect(
+    artifact: Path, /, *, tensors: Annotated[bool, Parameter(negative="")] = False, as_json: Json = False
+) -> None:
     """Show an artifact's tensors, bits per weight, and where its bytes go.
 
     Parameters
@@ -105,7 +109,7 @@ def inspect(artifact: Path, /, *, tensors: Annotated[bool, Parameter(negative=""
     """
     from bytegolf.stored.command import inspect_command
 
-    inspect_command(artifact, tensors, json)
+    inspect_command(artifact, tensors, as_json)
 
 
 @app.command
@@ -121,7 +125,7 @@ def generate(
     seed: int = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Sample bytes that follow a prompt, as they come; or each of several prompts, all at once.
 
@@ -142,9 +146,11 @@ def generate(
     seed
         Key of the draw: the same seed gives the same bytes.
     """
-    from bytegolf.stored.command import generate_command
+    from bytegolf.stored.command import Sampling, generate_command
+    from bytegolf.stored.open import Stored
 
-    generate_command(artifact, prompts or ("",), config, n, temperature, top_p, stop or (), seed, device, dtype, json)
+    sampling = Sampling(prompts or ("",), n, temperature, top_p=top_p, stop=stop or (), seed=seed)
+    generate_command(Stored(artifact, config, device, dtype), sampling, as_json)
 
 
 @app.command
@@ -160,7 +166,7 @@ def surprise(
     theme: Literal["auto", "dark", "light"] = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Colour a text by what the model finds surprising in it, byte by byte.
 
@@ -181,6 +187,8 @@ def surprise(
     theme
         Colours for dark or light ground; auto: as the terminal or the reader's browser says.
     """
-    from bytegolf.stored.surprise import surprise_command
+    from bytegolf.stored.open import Stored
+    from bytegolf.stored.surprise import Colouring, surprise_command
 
-    surprise_command(artifact, file, html, window, stride, top, theme, device, dtype, json)
+    colouring = Colouring(file, html, window=window, stride=stride, top=top, theme=theme)
+    surprise_command(Stored(artifact, device=device, dtype=dtype), colouring, as_json)

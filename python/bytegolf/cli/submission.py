@@ -28,7 +28,7 @@ def submit(
     baseline: float | None = None,
     val_data: str | None = None,
     unlimited_time: Annotated[bool, Parameter(negative="")] = False,
-    json: Json = False,
+    as_json: Json = False,
 ) -> int:
     """Make a submission folder of finished runs, one for each seed, or refuse them by name and margin (status 1).
 
@@ -60,9 +60,9 @@ def submit(
         Allow more than 600 s of training or evaluation (non-record track only).
     """
     from bytegolf.submission.command import submit_command
-    from bytegolf.submission.folder import Wish
+    from bytegolf.submission.folder import SubmissionOptions
 
-    wish = Wish(
+    options = SubmissionOptions(
         name=name,
         author=author,
         github_id=github_id,
@@ -77,7 +77,7 @@ def submit(
         val_data=val_data,
         unlimited_time=unlimited_time,
     )
-    return submit_command(runs, wish, json)
+    return submit_command(runs, options, as_json)
 
 
 @app.command
@@ -91,7 +91,7 @@ def verify(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto",
     tolerance: float | None = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> int:
     """Check every claim of a submission from its folder alone: count, rebuild, score. Status 1 and a list on any mismatch.
 
@@ -111,5 +111,7 @@ def verify(
         Bits per byte by which the score may differ; by default 1e-6 on the device and in the numbers of the log, else 2e-3.
     """
     from bytegolf.submission.command import verify_command
+    from bytegolf.submission.verify import Checking
 
-    return verify_command(folder, val_data, quick, venv, device, dtype, tolerance, json)
+    checking = Checking(quick, venv, val_data=val_data, device=device, dtype=dtype, tolerance=tolerance)
+    return verify_command(folder, checking, as_json)

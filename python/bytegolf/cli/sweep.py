@@ -23,7 +23,7 @@ def sweep(
     jobs: int | None = None,
     groups: str = "",
     dry_run: Annotated[bool, Parameter(negative="")] = False,
-    json: Json = False,
+    as_json: Json = False,
 ) -> int:
     """Train every run of a sweep file: groups x grid x seeds, each in a folder of its own.
 
@@ -48,20 +48,13 @@ def sweep(
         Show the runs and where they stand; start none.
     """
     from bytegolf.options import split
-    from bytegolf.sweep.command import sweep_command
+    from bytegolf.sweep.command import SweepOptions, sweep_command
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs} is not at least 1")
-    return sweep_command(
-        spec,
-        split(overrides),
-        out,
-        on,
-        jobs,
-        [name.strip() for name in groups.split(",") if name.strip()],
-        dry_run,
-        json,
-    )
+    chosen = tuple(name.strip() for name in groups.split(",") if name.strip())
+    options = SweepOptions(out, on, jobs, groups=chosen, dry_run=dry_run)
+    return sweep_command(spec, split(overrides), options, as_json)
 
 
 @app.command
@@ -74,7 +67,7 @@ def report(
     confidence: float = 0.99,
     score: Literal["sliding", "whole", "raw", "unquantised"] = "sliding",
     plot: Path | None = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Compare groups of runs: mean, spread, interval, and one-sided tests that a mean lies below a baseline.
 
@@ -99,6 +92,7 @@ def report(
     plot
         Picture to draw (.png, .svg, .pdf).
     """
-    from bytegolf.compare.table import report_command
+    from bytegolf.compare.table import Asked, report_command
 
-    report_command(what, values, baseline, threshold, unit, confidence, score, json, plot)
+    numbers = {"threshold": threshold, "confidence": confidence}
+    report_command(Asked(what, values, baseline, unit=unit, score=score, plot=plot, **numbers), as_json)

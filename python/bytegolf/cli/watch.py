@@ -17,7 +17,7 @@ def watch(
     *runs: Path,
     once: Annotated[bool, Parameter(negative="")] = False,
     every_s: float = 1.0,
-    json: Annotated[
+    as_json: Annotated[
         bool, Parameter(name="--json", negative="", help="Print the state once, as one JSON value.")
     ] = False,
 ) -> int:
@@ -40,7 +40,7 @@ def watch(
         raise UserError("name at least one folder of a run or a sweep")
     if not 0.05 <= every_s <= 3600:
         raise UserError(f"--every-s {every_s:g} is not between 0.05 and 3600")
-    return watch_command(runs, once, every_s, json)
+    return watch_command(runs, once, every_s, as_json)
 
 
 @app.command

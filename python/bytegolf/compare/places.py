@@ -14,7 +14,7 @@ IRRELEVANT = {"seed", "train_data", "val_data", "log_every", "val_every", "val_i
 
 
 @dataclass(frozen=True)
-class Place:
+class LoggedRun:
     """A log, and the name of its run in tables; `group` and `seed` are those of a sweep, where it is part of one."""
 
     name: str
@@ -30,43 +30,43 @@ def is_sweep(path: Path) -> bool:
     return path.is_dir() and ((path / JSONL).exists() or (path / CSV).exists())
 
 
-def places(paths: Iterable[Path]) -> list[Place]:
+def places(paths: Iterable[Path]) -> list[LoggedRun]:
     """All runs that the paths mean, whether their logs are there yet or not: of a sweep all in its results, of another folder
     without a log those that lie in it."""
-    found: list[Place] = []
+    found: list[LoggedRun] = []
     for path in paths:
         if is_sweep(path):
             found += _of_sweep(path)
             continue
         inside = [] if path.is_file() or (path / log.NAME).exists() else sorted(path.glob(f"*/{log.NAME}"))
         if inside:
-            found += [Place(file.parent.name, file) for file in inside]
+            found += [LoggedRun(file.parent.name, file) for file in inside]
         else:
             file = path if path.is_file() or path.suffix == ".jsonl" else path / log.NAME
             name = file.parent.resolve().name if file.name == log.NAME else file.stem
-            found.append(Place(name, file))
+            found.append(LoggedRun(name, file))
     unique = {place.log.resolve(): place for place in found}
-    return _told_apart(list(unique.values()))
+    return _with_distinct_names(list(unique.values()))
 
 
-def _of_sweep(folder: Path) -> list[Place]:
+def _of_sweep(folder: Path) -> list[LoggedRun]:
     from bytegolf.sweep.results import read_results
 
     rows = read_results(folder)
     return [
-        Place(str(row["folder"]), folder / str(row["folder"]) / log.NAME, str(row["group"]), int(row["seed"]))
+        LoggedRun(str(row["folder"]), folder / str(row["folder"]) / log.NAME, str(row["group"]), int(row["seed"]))
         for row in rows
         if row.get("folder") is not None and row.get("seed") is not None
     ]
 
 
-def _told_apart(found: list[Place]) -> list[Place]:
+def _with_distinct_names(found: list[LoggedRun]) -> list[LoggedRun]:
     """Runs of one name get that of the folder above before it."""
     names = [place.name for place in found]
     return [
         place
         if names.count(place.name) == 1
-        else Place(f"{place.log.parent.resolve().parent.name}/{place.name}", place.log, place.group, place.seed)
+        else LoggedRun(f"{place.log.parent.resolve().parent.name}/{place.name}", place.log, place.group, place.seed)
         for place in found
     ]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bytegolf._bytegolf import FormatError
-from bytegolf.compare.places import Place, names_of_groups, places
+from bytegolf.compare.places import LoggedRun, names_of_groups, places
 from bytegolf.errors import UserError
 from bytegolf.inspect import group_of, inspect_artifact
 from bytegolf.log import read_log
@@ -66,7 +66,7 @@ def plot_command(
 
 def load(paths: Sequence[Path], against: Against) -> list[Drawn]:
     """The runs that have made a step; of others one line on the terminal. UserError when none has, or a path holds no run."""
-    found: list[tuple[Place, list[dict[str, Any]]]] = []
+    found: list[tuple[LoggedRun, list[dict[str, Any]]]] = []
     for place in places(paths):
         if not place.log.exists():
             if place.group is None:
@@ -84,7 +84,7 @@ def load(paths: Sequence[Path], against: Against) -> list[Drawn]:
     return [_drawn(place, lines, group, against) for (place, lines), group in zip(found, groups, strict=True)]
 
 
-def _groups(found: Sequence[tuple[Place, list[dict[str, Any]]]]) -> list[str]:
+def _groups(found: Sequence[tuple[LoggedRun, list[dict[str, Any]]]]) -> list[str]:
     """The group of each run: the sweep's word, with the sweep's name before it where there are several; else by equal options."""
     sweeps = {place.log.resolve().parent.parent for place, _ in found if place.group is not None}
     names = [place.group if len(sweeps) < 2 else f"{_sweep_name(place)}/{place.group}" for place, _ in found]
@@ -97,11 +97,11 @@ def _groups(found: Sequence[tuple[Place, list[dict[str, Any]]]]) -> list[str]:
     return [str(name) for name in names]
 
 
-def _sweep_name(place: Place) -> str:
+def _sweep_name(place: LoggedRun) -> str:
     return place.log.resolve().parent.parent.name
 
 
-def _drawn(place: Place, lines: list[dict[str, Any]], group: str, against: Against) -> Drawn:
+def _drawn(place: LoggedRun, lines: list[dict[str, Any]], group: str, against: Against) -> Drawn:
     steps = [line for line in lines if line["kind"] == "step"]
     x = series(steps, _FIELD[against])
     at, numbers = np.asarray(x), [line["step"] for line in steps]
@@ -117,7 +117,7 @@ def _drawn(place: Place, lines: list[dict[str, Any]], group: str, against: Again
     return Drawn(place.name, group, x, curves, val, final, _bits(place, lines[-1]))
 
 
-def _bits(place: Place, end: dict[str, Any]) -> Bits | None:
+def _bits(place: LoggedRun, end: dict[str, Any]) -> Bits | None:
     """From the artifact beside the log; without one from the log's last line; None for an unfinished run."""
     artifact = place.log.parent / "artifact.bg"
     if artifact.is_file() and place.log.name == "log.jsonl":

@@ -19,7 +19,7 @@ from bytegolf.stats import NATS_PER_BIT, Summary, Test, summarise, t_test, welch
 from bytegolf.sweep.results import CSV, JSONL, read_results
 
 Unit = Literal["bpb", "nats"]
-Score = Literal["sliding", "whole", "raw", "unquantised"]
+WhichScore = Literal["sliding", "whole", "raw", "unquantised"]
 _WORDS = {
     "sliding": "the artifact, sliding windows",
     "whole": "the artifact, whole chunks",
@@ -29,7 +29,7 @@ _WORDS = {
 
 
 @dataclass
-class Group:
+class RunGroup:
     """Bits per byte of the runs that differ in their seed only; `left_out` counts those without a score."""
 
     name: str
@@ -42,33 +42,38 @@ class Group:
 class Comparison:
     """A group beside the baseline, in bits per byte: plainly, and with the threshold as margin."""
 
-    group: Group
+    group: RunGroup
     summary: Summary
     plain: Test | None
     beyond: Test | None
 
 
-def report_command(
-    what: Sequence[Path],
-    values: Sequence[str],
-    baseline: str | None,
-    threshold: float,
-    unit: Unit,
-    confidence: float,
-    score: Score,
-    json: bool,
-    plot: Path | None,
-) -> None:
-    """Prints tables or JSON, and draws the plot. `threshold` is in nats per byte; `unit` is that of --values and a baseline number.
+@dataclass(frozen=True)
+class Asked:
+    """What is compared, and how. `threshold` is in nats per byte; `unit` is that of `values`, a baseline number and the plot."""
+
+    what: Sequence[Path]
+    values: Sequence[str] = ()
+    baseline: str | None = None
+    threshold: float = 0.005
+    unit: Unit = "bpb"
+    confidence: float = 0.99
+    score: WhichScore = "sliding"
+    plot: Path | None = None
+
+
+def report_command(asked: Asked, as_json: bool) -> None:
+    """Prints tables or JSON, and draws the plot.
 
     UserError names what cannot be read or does not fit; unfinished runs are left out and counted.
     """
+    what, threshold, confidence, score = asked.what, asked.threshold, asked.confidence, asked.score
     if not 0 < confidence < 1:
         raise UserError(f"--confidence {confidence} is not between 0 and 1")
     if not (math.isfinite(threshold) and threshold >= 0):
         raise UserError(f"--threshold {threshold} is no number of nats from 0 on")
-    per_bit = NATS_PER_BIT if unit == "nats" else 1.0
-    groups = [*collect(what, score), *_given(values, per_bit)]
+    per_bit = NATS_PER_BIT if asked.unit == "nats" else 1.0
+    groups = [*collect(what, score), *_given(asked.values, per_bit)]
     if not groups:
         raise UserError("name sweep folders or run folders, or give --values a,b,c")
     kept = [group for group in groups if group.values]
@@ -78,24 +83,24 @@ def report_command(
             console.say(f"group {group.name}: {count} without a score, left out")
     if not kept:
         raise UserError("no run with a score yet")
-    against = _baseline(baseline, kept, per_bit)
+    against = _baseline(asked.baseline, kept, per_bit)
     margin = threshold / NATS_PER_BIT
     compared = [_compare(group, against, margin, confidence) for group in kept]
-    if json:
+    if as_json:
         console.print_json(_as_dict(compared, groups, against, threshold, confidence, score if what else None))
     else:
         _show(compared, against, threshold, confidence, score if what else None)
-    if plot is not None:
-        _plot(compared, against, threshold, confidence, unit, plot)
-        console.say(f"plot: {plot}")
+    if asked.plot is not None:
+        _plot(compared, against, threshold, confidence, asked.unit, asked.plot)
+        console.say(f"plot: {asked.plot}")
 
 
-def collect(what: Sequence[Path], score: Score) -> list[Group]:
+def collect(what: Sequence[Path], score: WhichScore) -> list[RunGroup]:
     """The groups that folders hold: those of sweeps by name, other runs by equal options.
 
     With several sweeps each name is FOLDER/GROUP.
     """
-    groups: dict[str, Group] = {}
+    groups: dict[str, RunGroup] = {}
     sweeps = [path for path in what if _is_sweep(path)]
     alone = [path for path in what if path not in sweeps]
     for path in sweeps:
@@ -118,8 +123,8 @@ def _is_sweep(path: Path) -> bool:
     return path.is_file() and path.suffix in (".csv", ".jsonl") and path.name != log.NAME
 
 
-def _add(groups: dict[str, Group], name: str, value: float | None, seed: Any) -> None:
-    group = groups.setdefault(name, Group(name))
+def _add(groups: dict[str, RunGroup], name: str, value: float | None, seed: Any) -> None:
+    group = groups.setdefault(name, RunGroup(name))
     if value is None:
         group.left_out += 1
     else:
@@ -127,14 +132,14 @@ def _add(groups: dict[str, Group], name: str, value: float | None, seed: Any) ->
         group.seeds.append(None if seed is None else int(seed))
 
 
-def _number(cell: Any, path: Path, score: Score) -> float | None:
+def _number(cell: Any, path: Path, score: WhichScore) -> float | None:
     try:
         return None if cell is None else float(cell)
     except (TypeError, ValueError):
         raise UserError(f"{path}: bpb_{score} = {cell} is no number") from None
 
 
-def _read_run(path: Path, score: Score) -> tuple[float | None, dict[str, Any]]:
+def _read_run(path: Path, score: WhichScore) -> tuple[float | None, dict[str, Any]]:
     """(bits per byte, or None while unfinished; options) of a run folder."""
     lines = log.read_log(_log_of(path))
     start = next((line for line in lines if line["kind"] == "start"), {})
@@ -154,7 +159,7 @@ def _log_of(path: Path) -> Path:
     raise UserError(f"{path} {why}: name the folder of a sweep or of a run")
 
 
-def _given(values: Sequence[str], per_bit: float) -> Iterable[Group]:
+def _given(values: Sequence[str], per_bit: float) -> Iterable[RunGroup]:
     """Groups of --values: "a,b,c" or "name=a,b,c"."""
     for number, words in enumerate(values, 1):
         name, equals, cells = words.rpartition("=")
@@ -162,7 +167,7 @@ def _given(values: Sequence[str], per_bit: float) -> Iterable[Group]:
         found = [
             _float(cell, f"--values {words}: {cell.strip() or 'an empty word'}") / per_bit for cell in cells.split(",")
         ]
-        yield Group(name, found, [None] * len(found))
+        yield RunGroup(name, found, [None] * len(found))
 
 
 def _float(word: str, what: str) -> float:
@@ -175,7 +180,7 @@ def _float(word: str, what: str) -> float:
     return value
 
 
-def _baseline(word: str | None, groups: Sequence[Group], per_bit: float) -> float | Group | None:
+def _baseline(word: str | None, groups: Sequence[RunGroup], per_bit: float) -> float | RunGroup | None:
     """A group by its name, else a number in bits per byte."""
     if word is None:
         return None
@@ -189,13 +194,13 @@ def _baseline(word: str | None, groups: Sequence[Group], per_bit: float) -> floa
         raise UserError(f"--baseline {word} is neither a number nor a group with a score ({known})") from None
 
 
-def _compare(group: Group, against: float | Group | None, margin: float, confidence: float) -> Comparison:
+def _compare(group: RunGroup, against: float | RunGroup | None, margin: float, confidence: float) -> Comparison:
     summary = summarise(group.values, confidence)
     if against is None or against is group:
         return Comparison(group, summary, None, None)
     tests = [
         welch_test(group.values, against.values, margin=m, confidence=confidence)
-        if isinstance(against, Group)
+        if isinstance(against, RunGroup)
         else t_test(group.values, against, margin=m, confidence=confidence)
         for m in (0.0, margin)
     ]
@@ -204,11 +209,11 @@ def _compare(group: Group, against: float | Group | None, margin: float, confide
 
 def _as_dict(
     compared: Sequence[Comparison],
-    groups: Sequence[Group],
-    against: float | Group | None,
+    groups: Sequence[RunGroup],
+    against: float | RunGroup | None,
     threshold: float,
     confidence: float,
-    score: Score | None,
+    score: WhichScore | None,
 ) -> dict[str, Any]:
     """All figures as plain values, in both units."""
 
@@ -227,8 +232,8 @@ def _as_dict(
 
     base: dict[str, Any] | None = None
     if against is not None:
-        name = against.name if isinstance(against, Group) else None
-        mean = summarise(against.values, confidence).mean if isinstance(against, Group) else against
+        name = against.name if isinstance(against, RunGroup) else None
+        mean = summarise(against.values, confidence).mean if isinstance(against, RunGroup) else against
         base = {"group": name, **_both({"mean": mean})}
     return {
         "score": score,
@@ -249,10 +254,10 @@ def _both(sizes: dict[str, float | None]) -> dict[str, dict[str, float | None]]:
 
 def _show(
     compared: Sequence[Comparison],
-    against: float | Group | None,
+    against: float | RunGroup | None,
     threshold: float,
     confidence: float,
-    score: Score | None,
+    score: WhichScore | None,
 ) -> None:
     out = console.stdout()
     share = f"{100 * confidence:g} %"
@@ -268,7 +273,7 @@ def _show(
     out.print(table)
     if against is None:
         return
-    if isinstance(against, Group):
+    if isinstance(against, RunGroup):
         words, mean = f"group {against.name}", summarise(against.values, confidence).mean
     else:
         words, mean = "a number", against
@@ -304,7 +309,7 @@ def _p(p: float | None) -> str:
 
 def _plot(
     compared: Sequence[Comparison],
-    against: float | Group | None,
+    against: float | RunGroup | None,
     threshold: float,
     confidence: float,
     unit: Unit,
@@ -319,8 +324,8 @@ def _plot(
         rows.append(Row(one.group.name, values, summarise(values, confidence)))
     lines = []
     if against is not None:
-        mean = factor * (summarise(against.values, confidence).mean if isinstance(against, Group) else against)
-        lines.append(Line(f"baseline: {against.name if isinstance(against, Group) else f'{mean:g}'}", mean))
+        mean = factor * (summarise(against.values, confidence).mean if isinstance(against, RunGroup) else against)
+        lines.append(Line(f"baseline: {against.name if isinstance(against, RunGroup) else f'{mean:g}'}", mean))
         lines.append(Line(f"threshold: {threshold:g} nats lower", mean - factor * threshold / NATS_PER_BIT))
     words = "bits per byte" if unit == "bpb" else "nats per byte"
     caption = f"runs, means and {100 * confidence:g} % intervals (lower is better)"

@@ -12,7 +12,7 @@ from bytegolf.data.stats import compressor_bpb
 from bytegolf.run import report, runner
 from bytegolf.screen import console
 
-RIVALS = ("zstd -19", "xz -9e")
+COMPRESSORS = ("zstd -19", "xz -9e")
 PROMPT = b"The "
 SAMPLE_BYTES = 400
 # Two minutes read about two million bytes. The corpus holds three times as much source text as prose: every tenth source
@@ -47,17 +47,16 @@ def run_demo(folder: Path, *, seconds: float, seed: int, overrides: dict[str, st
     assert got is not None  # no other ranks
     say("compressing the held-out text with zstd -19 and xz -9e")
     compressed = compressor_bpb(held_out)
-    rivals = tuple(report.Rival(name, compressed[name]) for name in RIVALS if name in compressed)
+    baselines = tuple(report.Baseline(name, compressed[name]) for name in COMPRESSORS if name in compressed)
     model = load(folder / "artifact.bg", config.device, config.dtype)
     text = model.generate(PROMPT, SAMPLE_BYTES, temperature=0.8, seed=seed)
     sample = console.printable(text)
-    files = report.write_files(
-        got,
+    about = report.Presentation(
         name="bytegolf demo",
         blurb="A small byte260-jepa trained on the documentation and sources that Python itself carries.",
         command="bytegolf demo",
-        rivals=rivals,
+        baselines=baselines,
         sample=sample,
     )
-    report.show(got, files, rivals, sample)
+    report.show(got, report.write_files(got, about), about)
     return got

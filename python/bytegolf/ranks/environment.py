@@ -100,31 +100,41 @@ def _slurm(env: Mapping[str, str]) -> Ranks:
 
 
 def _open_mpi(env: Mapping[str, str]) -> Ranks:
-    job = env.get("PMIX_NAMESPACE", "")
-    return _mpi(env, "OMPI_COMM_WORLD_", "RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", job)
+    names = _Names(*(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")))
+    return _mpi(env, names, env.get("PMIX_NAMESPACE", ""))
 
 
 def _mpich(env: Mapping[str, str]) -> Ranks:
-    return _mpi(env, "", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "")
+    return _mpi(env, _Names("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"), "")
 
 
-def _mpi(env: Mapping[str, str], prefix: str, rank: str, size: str, local: str, local_size: str, job: str) -> Ranks:
-    world = _number(env, prefix + size)
-    on_host = _number(env, prefix + local_size, world)
+@dataclass(frozen=True)
+class _Names:
+    """Variables of an MPI that hold a rank, the number of ranks, and both of this host."""
+
+    rank: str
+    size: str
+    local: str
+    local_size: str
+
+
+def _mpi(env: Mapping[str, str], names: _Names, job: str) -> Ranks:
+    world = _number(env, names.size)
+    on_host = _number(env, names.local_size, world)
     address = env.get("MASTER_ADDR") or ("127.0.0.1" if on_host == world else "")
     if not address:
         raise UserError(
             "these ranks are on several hosts: set MASTER_ADDR to that of rank 0 (mpirun -x MASTER_ADDR=...)"
         )
     return Ranks(
-        _number(env, prefix + rank),
+        _number(env, names.rank),
         world,
-        _number(env, prefix + local, 0),
+        _number(env, names.local, 0),
         on_host,
         address,
         _number(env, "MASTER_PORT", _port_of(job) if job else DEFAULT_PORT),
         f"mpi {job}",
-        source=f"{prefix}{rank}, {prefix}{size}",
+        source=f"{names.rank}, {names.size}",
     )
 
 

@@ -50,11 +50,10 @@ def train(source: str | None, overrides: Sequence[str], folder: Path | None, res
     words = ["bytegolf", "train", *([source] if source else []), *overrides]
     words += ["--resume", "--run", str(folder)] if resume else []
     name = folder.name
-    files = report.write_files(
-        got,
+    about = report.Presentation(
         name=name,
         blurb=f"{config.family}, {config.num_layers} layers of width {config.model_dim}, T = {config.seq_len}.",
         command=shlex.join(words),
     )
-    report.show(got, files)
+    report.show(got, report.write_files(got, about), about)
     return got

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +18,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """A general compressor on the same held-out text: its name and bits per byte."""
 
     name: str
     bpb: float
 
 
-def write_files(
-    report: Report,
-    *,
-    name: str,
-    blurb: str,
-    command: str,
-    rivals: tuple[Rival, ...] = (),
-    sample: str = "",
-) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Presentation:
+    """What a report says beside the figures: a name, one sentence, the command that made the run, and for `demo` what it is
+    compared with and a sample."""
+
+    name: str
+    blurb: str
+    command: str
+    baselines: tuple[Baseline, ...] = ()
+    sample: str = ""
+
+
+def write_files(report: Report, about: Presentation) -> dict[str, Path]:
     """Writes the three files and returns the paths of all that the run folder holds, by what they are.
 
     Without matplotlib there is no picture; nothing else is missing then.
@@ -45,7 +49,7 @@ def write_files(
 
     folder = Path(report.folder)
     facts = fingerprint.machine()
-    submission = submission_of([read_facts(folder / log.NAME)], name=name, blurb=blurb, track="none")
+    submission = submission_of([read_facts(folder / log.NAME)], name=about.name, blurb=about.blurb, track="none")
     files = {
         "config": folder / "config.toml",
         "log": folder / log.NAME,
@@ -62,12 +66,11 @@ def write_files(
         draw_curves(files["log"], files["curves"])
     except UserError:
         del files["curves"]
-    text = _readme(report, submission.name, submission.blurb, command, facts, rivals, sample, "curves" in files)
-    files["readme"].write_text(text, encoding="utf-8")
+    files["readme"].write_text(_readme(report, about, facts, "curves" in files), encoding="utf-8")
     return files
 
 
-def rows(report: Report, rivals: tuple[Rival, ...] = ()) -> list[tuple[str, str, str]]:
+def rows(report: Report, baselines: tuple[Baseline, ...] = ()) -> list[tuple[str, str, str]]:
     """(what, figure, note) of a report, in reading order."""
     best = report.sliding
     speed = report.train_bytes / max(report.train_seconds, 1e-9)
@@ -92,10 +95,10 @@ def rows(report: Report, rivals: tuple[Rival, ...] = ()) -> list[tuple[str, str,
     table.append(("held-out, artifact", f"{report.whole.bpb:.4f} bpb", note))
     seen = f"sliding, stride {best.stride}, {best.bytes:,} bytes in {console.duration(best.seconds)}"
     table.append(("held-out, artifact", f"{best.bpb:.4f} bpb", seen))
-    for rival in rivals:
-        margin = 100 * (1 - best.bpb / rival.bpb)
+    for baseline in baselines:
+        margin = 100 * (1 - best.bpb / baseline.bpb)
         word = "fewer" if margin >= 0 else "MORE"
-        table.append((rival.name, f"{rival.bpb:.4f} bpb", f"the model needs {abs(margin):.1f} % {word} bits"))
+        table.append((baseline.name, f"{baseline.bpb:.4f} bpb", f"the model needs {abs(margin):.1f} % {word} bits"))
     return table
 
 
@@ -105,14 +108,14 @@ def _artifact_note(report: Report) -> str:
     return f"{report.weights} weights, {bits:.2f} bits each; {times}"
 
 
-def show(report: Report, files: dict[str, Path], rivals: tuple[Rival, ...] = (), sample: str = "") -> None:
+def show(report: Report, files: dict[str, Path], about: Presentation) -> None:
     """Prints sample, table and paths."""
     out = console.stdout()
-    if sample:
+    if about.sample:
         out.print("sample:", style="bold")
-        out.print(sample, markup=False)
+        out.print(about.sample, markup=False)
     table = console.table("", "figure", "note", right=("figure",))
-    for row in rows(report, rivals):
+    for row in rows(report, about.baselines):
         table.add_row(*row)
     out.print(table)
     paths = console.table("file", "path")
@@ -121,19 +124,10 @@ def show(report: Report, files: dict[str, Path], rivals: tuple[Rival, ...] = (),
     out.print(paths)
 
 
-def _readme(
-    report: Report,
-    name: str,
-    blurb: str,
-    command: str,
-    facts: dict[str, Any],
-    rivals: tuple[Rival, ...],
-    sample: str,
-    picture: bool,
-) -> str:
-    lines = [f"# {name}", "", blurb, "", "| what | figure | note |", "|---|---:|---|"]
-    lines += [f"| {what} | {figure} | {note} |" for what, figure, note in rows(report, rivals)]
-    if rivals:
+def _readme(report: Report, about: Presentation, facts: dict[str, Any], picture: bool) -> str:
+    lines = [f"# {about.name}", "", about.blurb, "", "| what | figure | note |", "|---|---:|---|"]
+    lines += [f"| {what} | {figure} | {note} |" for what, figure, note in rows(report, about.baselines)]
+    if about.baselines:
         lines += [
             "",
             "Each compressor got the held-out text alone. The model has read other text of the same kind before, and the bytes of",
@@ -141,19 +135,14 @@ def _readme(
         ]
     if picture:
         lines += ["", "![curves](curves.png)"]
-    if sample:
-        lines += ["", "A sample:", "", *(f"    {line}" for line in sample.splitlines())]
+    if about.sample:
+        lines += ["", "A sample:", "", *(f"    {line}" for line in about.sample.splitlines())]
     machine = (
         f"{facts['cores']} cores of {facts['cpu']} ({facts['cpu_target']}), {facts['system']}, Python {facts['python']}"
     )
     lines += [
         "",
-        f"Made by `{command}`, bytegolf {__version__}, commit {fingerprint.commit() or 'unknown'}, on {machine}.",
+        f"Made by `{about.command}`, bytegolf {__version__}, commit {fingerprint.commit() or 'unknown'}, on {machine}.",
         "The score is that of artifact.bg, read back from disk. config.toml holds every option; log.jsonl one JSON object a line.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def as_dict(report: Report) -> dict[str, Any]:
-    """The report as plain values, for JSON."""
-    return asdict(report)

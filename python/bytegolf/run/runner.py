@@ -31,14 +31,14 @@ from bytegolf.record.facts import config_hash
 from bytegolf.record.files import CHECKPOINTS
 from bytegolf.screen.interrupt import Interrupts
 from bytegolf.screen.progress import Progress
-from bytegolf.streams import Score, read_stream, score
+from bytegolf.streams import StreamScore, read_stream, score
 from bytegolf.trackers import names_of
 from bytegolf.trackers.attend import attend
 from bytegolf.trainer import StepResult, Trainer
 
 
 @dataclass(frozen=True)
-class Made:
+class Provenance:
     """What the figures of a run rest on. code_* are of the train_gpt.py that holds its sources and options, None where the
     package runs without sources; total_bytes is what counts: code + artifact. *_ids: length of the shards."""
 
@@ -66,14 +66,14 @@ class Report:
     train_bytes: int
     train_seconds: float
     weights: str
-    raw: Score
-    unquantised: Score
+    raw: StreamScore
+    unquantised: StreamScore
     artifact_bytes: int
     pack_seconds: float
     load_seconds: float
-    whole: Score
-    sliding: Score
-    made: Made
+    whole: StreamScore
+    sliding: StreamScore
+    made: Provenance
 
 
 def run(
@@ -219,7 +219,7 @@ class _Run:
             load_seconds=loaded - packed,
             whole=whole,
             sliding=sliding,
-            made=self._made(artifact),
+            made=self._provenance(artifact),
         )
         self.journal.write("end", reason="done", step=steps, **asdict(report))
         return report
@@ -234,10 +234,10 @@ class _Run:
             copy.write_bytes(data)
             return load(artifact if self.group.rank == 0 else copy, self.device, self.config.dtype)
 
-    def _made(self, artifact: Path) -> Made:
+    def _provenance(self, artifact: Path) -> Provenance:
         code = self.folder / script.NAME
         size = weigh(code, artifact) if code.is_file() else None
-        return Made(
+        return Provenance(
             config_sha256=config_hash(self.config),
             code_bytes=size.code_bytes if size else None,
             code_sha256=sha256(code) if size else None,
@@ -288,12 +288,12 @@ class _Run:
         self._log_score(got, "raw", "memory")
         self.progress.say(f"step {step}: held-out {got.bpb:.4f} bpb over {got.bytes:,} bytes")
 
-    def _score(self, model: Model, stride: int, weights: str, source: str) -> Score:
+    def _score(self, model: Model, stride: int, weights: str, source: str) -> StreamScore:
         got = score(model, self.held_out, self.config.seq_len, stride, self.progress.share, self.group)
         self._log_score(got, weights, source)
         return got
 
-    def _log_score(self, got: Score, weights: str, source: str) -> None:
+    def _log_score(self, got: StreamScore, weights: str, source: str) -> None:
         self.journal.write("val", step=self.trainer.steps_done, weights=weights, **{"from": source}, **asdict(got))
 
     def _checkpoint(self) -> int:
@@ -304,7 +304,7 @@ class _Run:
         self.journal.write("checkpoint", step=step, path=CHECKPOINTS, seconds=time.perf_counter() - started)
         return step
 
-    def _choose(self, raw: Score) -> tuple[str, dict[str, NDArray[Any]], Score]:
+    def _choose(self, raw: StreamScore) -> tuple[str, dict[str, NDArray[Any]], StreamScore]:
         """Which weights become the artifact, by the option pack_weights, and their score before quantisation."""
         sets = {"raw": self.trainer.model.parameters()}
         sets |= {name: weights for name, weights in (("ema", self.trainer.ema), ("swa", self.trainer.swa)) if weights}

@@ -5,38 +5,52 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bytegolf.errors import UserError
 from bytegolf.inspect import inspect_artifact
 from bytegolf.screen import console
-from bytegolf.stored.open import ids_of, model_of, stride_of
+from bytegolf.stored.open import Stored, ids_of, model_of, stride_of
 from bytegolf.streams import score
 
 PROMPT_BYTES = 1 << 20
 
 
-def eval_command(
-    artifact: Path,
-    data: str,
-    config: str | None,
-    window: int | None,
-    stride: int | None,
-    split: str,
-    device: str,
-    dtype: str,
-    json: bool,
-) -> None:
+@dataclass(frozen=True)
+class Scoring:
+    """What is scored, and how: shards, which of a folder (`split`), or a file of text; windows in ids, None by the config."""
+
+    data: str
+    split: str = "val"
+    window: int | None = None
+    stride: int | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is drawn: `n` bytes after each prompt, from the smallest set of likeliest bytes that holds `top_p`."""
+
+    prompts: Sequence[str] = ("",)
+    n: int = 400
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: Sequence[str] = ()
+    seed: int = 0
+
+
+def eval_command(stored: Stored, scoring: Scoring, as_json: bool) -> None:
     """Scores and prints."""
-    path, model = model_of(artifact, config, device, dtype)
-    window = window or model.config.seq_len
-    stride = stride or (stride_of(path, model, window) if config is None else min(model.config.eval_stride, window))
-    ids = ids_of(data, model.config, split)
+    path, model = model_of(stored)
+    window = scoring.window or model.config.seq_len
+    usual = stride_of(path, model, window) if stored.config is None else min(model.config.eval_stride, window)
+    stride = scoring.stride or usual
+    data = scoring.data
+    ids = ids_of(data, model.config, scoring.split)
     got = score(model, ids, window, stride)
     size = path.stat().st_size
-    if json:
+    if as_json:
         console.print_json(
             {"artifact": str(path), "artifact_bytes": size, "data": data, "device": model.device, "dtype": model.dtype}
             | asdict(got)
@@ -56,28 +70,17 @@ def eval_command(
     console.stdout().print(table)
 
 
-def generate_command(
-    artifact: Path,
-    prompts: Sequence[str],
-    config: str | None,
-    n: int,
-    temperature: float,
-    top_p: float,
-    stop: Sequence[str],
-    seed: int,
-    device: str,
-    dtype: str,
-    json: bool,
-) -> None:
+def generate_command(stored: Stored, sampling: Sampling, as_json: bool) -> None:
     """Writes prompts and their continuations to standard output: of one prompt byte by byte, of several row by row."""
-    starts = [_bytes_of(p) for p in prompts]
+    starts = [_bytes_of(p) for p in sampling.prompts]
     for start in starts:
         if len(start) > PROMPT_BYTES:
             raise UserError(f"the prompt has {len(start):,} bytes; at most {PROMPT_BYTES:,} are read")
-    path, model = model_of(artifact, config, device, dtype)
-    stops = [_bytes_of(s) for s in stop]
+    path, model = model_of(stored)
+    n, temperature, top_p, seed = sampling.n, sampling.temperature, sampling.top_p, sampling.seed
+    stops = [_bytes_of(s) for s in sampling.stop]
     out = sys.stdout.buffer
-    if len(starts) == 1 and not json:
+    if len(starts) == 1 and not as_json:
         bytes_drawn = model.stream(starts[0], n, temperature, seed, top_p=top_p, stop=stops)
         out.write(starts[0])
         for byte in bytes_drawn:
@@ -88,7 +91,7 @@ def generate_command(
         return
     began = time.perf_counter()
     texts = model.generate(starts, n, temperature, seed, top_p=top_p, stop=stops)
-    if json:
+    if as_json:
         # What is no UTF-8 shows as a replacement sign in `text`; `hex` is exact.
         rows = [
             {"prompt": _shown(start), "text": _shown(text), "bytes": len(text), "hex": text.hex()}
@@ -100,7 +103,7 @@ def generate_command(
             "dtype": model.dtype,
             "seconds": time.perf_counter() - began,
         }
-        options = {"n": n, "temperature": temperature, "top_p": top_p, "stop": list(stop), "seed": seed}
+        options = {"n": n, "temperature": temperature, "top_p": top_p, "stop": list(sampling.stop), "seed": seed}
         console.print_json(facts | options | {"rows": rows})
         return
     for row, (start, text) in enumerate(zip(starts, texts, strict=True)):

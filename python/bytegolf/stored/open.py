@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from bytegolf._bytegolf import ShardSet
@@ -23,8 +24,20 @@ def artifact_of(path: Path) -> Path:
     return found
 
 
-def model_of(path: Path, config: str | None, device: str, dtype: str) -> tuple[Path, Model]:
+@dataclass(frozen=True)
+class Stored:
+    """A model on the disk, and how to compute with it: an artifact, a run folder, or weights in .safetensors, whose options
+    `config` names where they carry none."""
+
+    path: Path
+    config: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+def model_of(stored: Stored) -> tuple[Path, Model]:
     """The file and its model: of safetensors by the options that `config` names (or those inside), else of an artifact."""
+    path, config, device, dtype = stored.path, stored.config, stored.device, stored.dtype
     if path.suffix == ".safetensors":
         return path, load_safetensors(path, resolve(config) if config else None, device, dtype, say=console.say)
     if config:

@@ -9,15 +9,15 @@ from pathlib import Path
 from bytegolf.bundle.meter import LIMIT_S, Size
 from bytegolf.errors import UserError
 from bytegolf.screen import console
-from bytegolf.submission.folder import Made, Refused, Wish, submit
+from bytegolf.submission.folder import Refused, SubmissionFolder, SubmissionOptions, submit
 from bytegolf.submission.page import sentences
-from bytegolf.submission.verify import as_json, verify
+from bytegolf.submission.verify import Checking, claims_as_dict, verify
 
 
-def submit_command(runs: Sequence[Path], wish: Wish, as_json: bool) -> int:
+def submit_command(runs: Sequence[Path], options: SubmissionOptions, as_json: bool) -> int:
     """0 when the folder was made, 1 when the runs were refused."""
     try:
-        made = submit(runs, wish)
+        made = submit(runs, options)
     except Refused as refused:
         if as_json:
             reasons = [{"name": p.name, "text": p.text} for p in refused.problems]
@@ -35,7 +35,7 @@ def submit_command(runs: Sequence[Path], wish: Wish, as_json: bool) -> int:
     return 0
 
 
-def _show(made: Made) -> None:
+def _show(made: SubmissionFolder) -> None:
     s, out = made.submission, console.stdout()
     table = console.table("", "figure", "margin", right=("figure",))
     for run in sorted(made.runs, key=lambda run: run.seed):
@@ -57,31 +57,14 @@ def _show(made: Made) -> None:
     out.print(str(made.folder), markup=False)
 
 
-def verify_command(
-    folder: Path,
-    val_data: str | None,
-    quick: bool,
-    fresh_environment: bool,
-    device: str,
-    dtype: str,
-    tolerance: float | None,
-    json: bool,
-) -> int:
+def verify_command(folder: Path, checking: Checking, as_json: bool) -> int:
     """0 when nothing speaks against any claim, 1 otherwise."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder")
-    claims = verify(
-        folder,
-        val_data=val_data,
-        quick=quick,
-        fresh_environment=fresh_environment,
-        device=device,
-        dtype=dtype,
-        tolerance=tolerance,
-    )
+    claims = verify(folder, checking)
     wrong = [claim for claim in claims if claim.ok is False]
-    if json:
-        console.print_json(as_json(claims))
+    if as_json:
+        console.print_json(claims_as_dict(claims))
         return 1 if wrong else 0
     table = console.table("claim", "claimed", "found", "verdict")
     for claim in claims:
