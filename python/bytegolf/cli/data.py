@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,27 +16,108 @@ Family = Literal["byte260", "byte256"]
 Many = Parameter(consume_multiple=True, negative="")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read.
+
+    Parameters
+    ----------
+    format
+        Of the sources; auto goes by the file's name.
+    glob
+        File names taken from folders.
+    text_field
+        Field that holds the text, in JSON lines and Parquet.
+    tokenizer
+        SentencePiece model of sp1024 shards.
+    """
+
+    format: Literal["auto", "text", "jsonl", "parquet", "sp"] = "auto"
+    glob: str = "*"
+    text_field: str = "text"
+    tokenizer: Path | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class HeldOut:
+    """Which documents become the validation.
+
+    Parameters
+    ----------
+    split
+        Where documents go that are not held out.
+    val_sources
+        Files and folders whose documents are the validation.
+    val_first
+        Hold out the first n documents.
+    val_every
+        Hold out every n-th document.
+    val_fraction
+        Hold out this share, chosen by the hash of each document.
+    """
+
+    split: Literal["train", "val"] = "train"
+    val_sources: Annotated[tuple[Path, ...], Many] = ()
+    val_first: int = 0
+    val_every: int = 0
+    val_fraction: float = 0.0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Limits:
+    """Where reading ends, and a shard.
+
+    Parameters
+    ----------
+    max_documents
+        Stop after n documents; 0 reads all.
+    max_bytes
+        Stop before more than n bytes of text; 0 reads all.
+    shard_ids
+        Ids in one shard.
+    """
+
+    max_documents: int = 0
+    max_bytes: int = 0
+    shard_ids: int = 100_000_000
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Expected:
+    """Counts without which nothing is written.
+
+    Parameters
+    ----------
+    expect
+        Refuse unless the counts are those of a published set: fineweb-val.
+    expect_documents
+        Refuse unless so many documents were written.
+    expect_bytes
+        Refuse unless so many bytes of text were written.
+    """
+
+    expect: str = ""
+    expect_documents: int | None = None
+    expect_bytes: int | None = None
+
+
+READING, HELD_OUT, LIMITS, EXPECTED = Reading(), HeldOut(), Limits(), Expected()  # as they are unless asked otherwise
+
+
 @app.command
 def prepare(
     *sources: Path,
     output: Annotated[Path, Parameter(alias="-o")],
     family: Family = "byte260",
-    format: Literal["auto", "text", "jsonl", "parquet", "sp"] = "auto",
-    glob: str = "*",
-    text_field: str = "text",
-    tokenizer: Path | None = None,
-    split: Literal["train", "val"] = "train",
-    val_sources: Annotated[tuple[Path, ...], Many] = (),
-    val_first: int = 0,
-    val_every: int = 0,
-    val_fraction: float = 0.0,
-    max_documents: int = 0,
-    max_bytes: int = 0,
-    shard_ids: int = 100_000_000,
+    reading: Reading = READING,
+    held_out: HeldOut = HELD_OUT,
+    limits: Limits = LIMITS,
     overwrite: bool = False,
-    expect: str = "",
-    expect_documents: int | None = None,
-    expect_bytes: int | None = None,
+    expected: Expected = EXPECTED,
 ) -> None:
     """Turn files and folders into shards, document by document.
 
@@ -50,65 +132,17 @@ def prepare(
         Folder that gets the shards.
     family
         Vocabulary: byte260 puts bos before each document, byte256 the bytes alone.
-    format
-        Of the sources; auto goes by the file's name.
-    glob
-        File names taken from folders.
-    text_field
-        Field that holds the text, in JSON lines and Parquet.
-    tokenizer
-        SentencePiece model of sp1024 shards.
-    split
-        Where documents go that are not held out.
-    val_sources
-        Files and folders whose documents are the validation.
-    val_first
-        Hold out the first n documents.
-    val_every
-        Hold out every n-th document.
-    val_fraction
-        Hold out this share, chosen by the hash of each document.
-    max_documents
-        Stop after n documents; 0 reads all.
-    max_bytes
-        Stop before more than n bytes of text; 0 reads all.
-    shard_ids
-        Ids in one shard.
     overwrite
         Replace shards that are there.
-    expect
-        Refuse unless the counts are those of a published set: fineweb-val.
-    expect_documents
-        Refuse unless so many documents were written.
-    expect_bytes
-        Refuse unless so many bytes of text were written.
     """
     from bytegolf.data import prepare as preparing
     from bytegolf.screen import console
 
     if not sources:
         raise UserError("name at least one file or folder to read")
-    options = preparing.PrepareOptions(
-        sources=list(sources),
-        output=output,
-        family=family,
-        format=format,
-        glob=glob,
-        text_field=text_field,
-        tokenizer=tokenizer,
-        split=split,
-        val_sources=list(val_sources),
-        val_first=val_first,
-        val_every=val_every,
-        val_fraction=val_fraction,
-        max_documents=max_documents,
-        max_bytes=max_bytes,
-        shard_ids=shard_ids,
-        overwrite=overwrite,
-        expect=expect,
-        expect_documents=expect_documents,
-        expect_bytes=expect_bytes,
-    )
+    words = vars(reading) | vars(held_out) | vars(limits) | vars(expected)
+    words |= {"val_sources": list(held_out.val_sources)}
+    options = preparing.PrepareOptions(list(sources), output, family, overwrite=overwrite, **words)
     result = preparing.prepare(options, console.stderr())
     console.stdout().print(preparing.prepare_table(result))
 
