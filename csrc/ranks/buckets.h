@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "dist/comm.h"
+#include "ranks/comm.h"
 #include "tensor/params.h"
 
 namespace bg {

@@ -8,8 +8,8 @@
 #include <mutex>
 #include <thread>
 
-#include "dist/comm.h"
-#include "dist/socket_mesh.h"
+#include "ranks/comm.h"
+#include "ranks/socket_mesh.h"
 
 namespace bg {
 namespace {

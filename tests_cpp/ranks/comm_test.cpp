@@ -1,4 +1,4 @@
-#include "dist/comm.h"
+#include "ranks/comm.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

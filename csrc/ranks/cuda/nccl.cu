@@ -1,5 +1,5 @@
 // Ranks over NCCL: a stream of its own beside the context's, tied to it by events. Both may be recorded in one graph.
-#include "dist/cuda/nccl.h"
+#include "ranks/cuda/nccl.h"
 
 #include <dlfcn.h>
 
@@ -8,7 +8,7 @@
 
 #include "base/cuda/context.h"
 #include "base/cuda_libraries.h"
-#include "dist/comm.h"
+#include "ranks/comm.h"
 
 namespace bg::cuda {
 namespace {

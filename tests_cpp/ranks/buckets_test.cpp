@@ -1,4 +1,4 @@
-#include "dist/buckets.h"
+#include "ranks/buckets.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

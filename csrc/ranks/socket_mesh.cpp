@@ -1,4 +1,4 @@
-#include "dist/socket_mesh.h"
+#include "ranks/socket_mesh.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "dist/comm.h"
+#include "ranks/comm.h"
 
 #include "base/check.h"
 
@@ -19,7 +19,7 @@ void make_nccl_comm(const Ctx&, int64_t, int64_t, std::span<const uint8_t>, std:
 }
 }  // namespace cpu
 
-namespace cuda {  // dist/cuda/nccl.cu
+namespace cuda {  // ranks/cuda/nccl.cu
 void make_nccl_comm(const Ctx& ctx, int64_t rank, int64_t world, std::span<const uint8_t> unique_id,
                     std::shared_ptr<Comm>& out);
 void nccl_unique_id(std::vector<uint8_t>& out);

@@ -1,5 +1,5 @@
 // Ranks, for Python: who connects them, and the tensors that a group hands round by itself.
-#include "dist/comm.h"
+#include "ranks/comm.h"
 
 #include <memory>
 
@@ -8,9 +8,9 @@
 
 namespace bg::bindings {
 
-void bind_dist(py::module_& m) {
+void bind_ranks(py::module_& m) {
   py::class_<Comm, std::shared_ptr<Comm>>(m, "Comm",
-                                          "One rank's end of a group that sums gradients; see csrc/dist/comm.h.")
+                                          "One rank's end of a group that sums gradients; see csrc/ranks/comm.h.")
       .def_property_readonly("rank", &Comm::rank)
       .def_property_readonly("world", &Comm::world);
   py::class_<Listener>(m, "Listener", "A TCP port of this process that other ranks connect to.")
