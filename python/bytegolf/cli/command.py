@@ -1,4 +1,4 @@
-"""The whole command, put together from its verbs, and how mistakes are told from bugs.
+"""The whole command, put together from its verbs, and how users' mistakes are distinguished from bugs.
 
 Verbs import what they need when they run, so that `--help` answers at once.
 """
@@ -17,7 +17,7 @@ app = App(
     name="bytegolf",
     version=__version__,
     help="Train, squeeze and score byte-level language models.",
-    help_epilogue="`bytegolf VERB --help` tells a verb's options. With --traceback anywhere, errors show where they arose.",
+    help_epilogue="`bytegolf VERB --help` lists a verb's options. With --traceback anywhere, errors show where they arose.",
     help_format="markdown",
 )
 app.command(data.app)

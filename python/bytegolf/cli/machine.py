@@ -69,7 +69,7 @@ def bench(
     threads
         0 means one per core.
     library
-        Who multiplies matrices: builtin, onednn, openblas.
+        Library for matrix products: builtin, onednn, openblas.
     budget_s
         Seconds of timed calls for each op.
     """

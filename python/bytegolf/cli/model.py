@@ -134,7 +134,7 @@ def generate(
     artifact
         Packed model, run folder, or weights in .safetensors.
     prompts
-        Texts that samples go on from; none is one empty prompt.
+        Texts that the samples continue; without any, one empty prompt.
     n
         Bytes to sample, of each.
     temperature

@@ -48,7 +48,7 @@ def train(
 ) -> None:
     """Train by a TOML file or preset, then pack, read back, score and report.
 
-    Ctrl-C writes a checkpoint and says how to go on; a second one leaves at once.
+    Ctrl-C writes a checkpoint and prints the command that resumes; a second one leaves at once.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ def artifact_of(path: Path) -> Path:
     """The artifact itself, or the one inside a run folder."""
     found = path / "artifact.bg" if path.is_dir() else path
     if not found.is_file():
-        raise UserError(f"{found} does not exist" if path.is_dir() else f"{path} is no file and no run folder")
+        raise UserError(f"{found} does not exist" if path.is_dir() else f"{path} is neither a file nor a run folder")
     return found
 
 
@@ -60,6 +60,6 @@ def ids_of(data: str, config: Config, split: str) -> Ids:
 
 
 def stride_of(path: Path, model: Model, window: int) -> int:
-    """The stride of the score of record: of the run that made the artifact where its config lies beside it."""
+    """The stride of the score of record: of the run that made the artifact, where its config is beside it."""
     own = path.parent / "config.toml"
     return min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
