@@ -37,11 +37,11 @@ import numpy as np
 import pandas as pd
 
 import bytegolf
+from bytegolf.bundle.meter import LIMIT_BYTES
+from bytegolf.bundle.script import own_script
 from bytegolf.data import write_shards
 from bytegolf.data.corpus import corpus_documents
 from bytegolf.inspect import inspect_artifact
-from bytegolf.submission.meter import LIMIT_BYTES
-from bytegolf.submission.script import own_script
 
 BLUE, ORANGE, GREEN, INK, FAINT = "#1f6fb4", "#d9601a", "#2a8a4a", "#222222", "#9aa0a6"
 plt.rcParams.update({

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from bytegolf import _bytegolf, bench
+from bytegolf import _bytegolf
+from bytegolf.bench import cpu
 from bytegolf.cli import main
 
 
 def test_figures_come_with_their_floors_and_a_checked_result():
-    found = bench.run_bench(json=True, ops=["adam"], budget_s=0.01, threads=1)
+    found = cpu.run_bench(json=True, ops=["adam"], budget_s=0.01, threads=1)
     assert found["machine"]["gemm_gflops"] > 0
     assert found["machine"]["copy_gbs"] > 0
     for row in found["rows"]:
@@ -20,7 +21,7 @@ def test_figures_come_with_their_floors_and_a_checked_result():
 
 
 def test_matrix_products_are_timed_with_each_library_that_is_here():
-    found = bench.run_bench(json=True, ops=["gemm"], budget_s=0.01)
+    found = cpu.run_bench(json=True, ops=["gemm"], budget_s=0.01)
     live = {library["name"] for library in _bytegolf.gemm_libraries() if library["available"]}
     assert {row["shape"].split()[0] for row in found["rows"]} == live
     assert all(row["ok"] and row["gflops"] > 0 and row["gemm_share"] > 0 for row in found["rows"])
@@ -52,4 +53,4 @@ def test_every_library_says_where_it_is_or_why_not():
 )
 def test_unknown_names_are_refused_by_name(arguments, word):
     with pytest.raises(ValueError, match=word):
-        bench.run_bench(**arguments)
+        cpu.run_bench(**arguments)

@@ -9,12 +9,13 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="needs package matplotlib: pip install 'bytegolf[plots]'")
 
-from bytegolf import comparison, plots
 from bytegolf.artifact import pack
 from bytegolf.cli import main
+from bytegolf.compare import plot
 from bytegolf.config import Config
 from bytegolf.inspect import inspect_artifact
 from bytegolf.model import Model
+from bytegolf.pictures import curves
 from bytegolf.sweep.results import write_results
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -57,7 +58,7 @@ def words_of(svg):
     [("steps", range(1, 31)), ("bytes", range(4096, 4096 * 31, 4096)), ("seconds", np.arange(1, 31) / 2)],
 )
 def test_curves_are_those_of_the_log(tmp_path, against, x):
-    (run,) = comparison.load([write_log(tmp_path / "r")], against)
+    (run,) = plot.load([write_log(tmp_path / "r")], against)
     assert run.x == list(x)
     assert run.curves["loss"] == [5.0 / step for step in range(1, 31)]
     assert run.curves["bpb"] == [8.0 / step for step in range(1, 31)]
@@ -74,7 +75,7 @@ def test_a_score_between_two_lines_stands_between_them(tmp_path):
     lines = (folder / "log.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if '"kind": "step"' not in line or json.loads(line)["step"] % 4 == 1]
     (folder / "log.jsonl").write_text("".join(kept))
-    (run,) = comparison.load([folder], "seconds")
+    (run,) = plot.load([folder], "seconds")
     assert [at for at, _ in run.val[:2]] == pytest.approx([5.0, 10.0])
 
 
@@ -113,7 +114,7 @@ def test_seeds_of_a_sweep_share_the_colour_of_their_group(tmp_path):
         rows.append({"group": group, "seed": seed, "status": "done", "folder": f"{group}-{seed}"})
     rows.append({"group": "plain", "seed": 2, "status": "waiting", "folder": "plain-2"})
     write_results(tmp_path / "sw", rows)
-    runs = comparison.load([tmp_path / "sw"], "bytes")
+    runs = plot.load([tmp_path / "sw"], "bytes")
     assert [(run.label, run.group) for run in runs] == [
         ("full-0", "full"),
         ("full-1", "full"),
@@ -124,20 +125,20 @@ def test_seeds_of_a_sweep_share_the_colour_of_their_group(tmp_path):
     lines = ElementTree.parse(tmp_path / "sw" / "plot.svg").iter(f"{SVG}path")
     styles = [style for line in lines if (style := line.get("style", "")).startswith("fill: none; stroke: #")]
     drawn = [style.split("stroke: ")[1][:7].upper() for style in styles if "stroke-width" not in style]  # 1
-    assert [drawn.count(color) for color in plots.COLORS[:3]] == [2, 2, 0]
+    assert [drawn.count(color) for color in curves.COLORS[:3]] == [2, 2, 0]
     assert "full (n = 2)" in words_of(tmp_path / "sw" / "plot.svg")
 
 
 def test_runs_without_a_sweep_are_grouped_by_the_options_in_which_they_differ(tmp_path):
     folders = [write_log(tmp_path / f"r{i}", seed=i, lr=lr, track=str(i)) for i, lr in enumerate((1, 1, 2))]
-    assert [run.group for run in comparison.load(folders, "bytes")] == ["lr=1", "lr=1", "r2"]
-    assert [run.group for run in comparison.load([tmp_path], "bytes")] == ["lr=1", "lr=1", "r2"]  # the folder above
-    assert [run.group for run in comparison.load(folders[:2], "bytes")] == ["2 runs", "2 runs"]
+    assert [run.group for run in plot.load(folders, "bytes")] == ["lr=1", "lr=1", "r2"]
+    assert [run.group for run in plot.load([tmp_path], "bytes")] == ["lr=1", "lr=1", "r2"]  # the folder above
+    assert [run.group for run in plot.load(folders[:2], "bytes")] == ["2 runs", "2 runs"]
 
 
 def test_logs_with_names_of_their_own_are_runs_too(tmp_path):
     write_log(tmp_path / "r").joinpath("log.jsonl").rename(tmp_path / "log-seed7.jsonl")
-    (run,) = comparison.load([tmp_path / "log-seed7.jsonl"], "bytes")
+    (run,) = plot.load([tmp_path / "log-seed7.jsonl"], "bytes")
     assert run.label == "log-seed7"
 
 
@@ -149,7 +150,7 @@ def test_bits_of_an_artifact_account_for_its_bytes_and_its_weights(tmp_path):
     pack(model, folder / "artifact.bg", scheme="int6_mixed")
     count = sum(array.size for array in model.parameters().values())
     size = (folder / "artifact.bg").stat().st_size
-    (run,) = comparison.load([folder], "bytes")
+    (run,) = plot.load([folder], "bytes")
     assert run.bits.whole == pytest.approx(8 * size / count)
     report = inspect_artifact(folder / "artifact.bg")
     assert sum(weights for _, weights in run.bits.groups.values()) == count
@@ -164,7 +165,7 @@ def test_scales_are_counted_to_the_matrix_that_they_scale():
     ]
     rows += [("blocks.1.up.weight.scale", 60, 20), ("gain.scale", 2, 1)]
     tensors = [{"name": name, "stored_bytes": size, "elements": count} for name, size, count in rows]
-    found = comparison.weights_of({"bits_per_weight": 4.5, "tensors": tensors})
+    found = plot.weights_of({"bits_per_weight": 4.5, "tensors": tensors})
     assert found.groups == {"up": (1100, 2000), "gain.scale": (2, 1)}
 
 
@@ -228,5 +229,5 @@ def lab(color, matrix):
 )
 def test_the_colours_of_groups_are_told_apart_by_every_eye(sight, matrix):
     """A distance of 10 is five times what the eye just notices."""
-    for one, other in itertools.combinations(plots.COLORS, 2):
+    for one, other in itertools.combinations(curves.COLORS, 2):
         assert np.linalg.norm(lab(one, matrix) - lab(other, matrix)) > 10, (sight, one, other)

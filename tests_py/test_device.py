@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import bytegolf
-from bytegolf import _bytegolf, cli, config, device, doctor, parity
+from bytegolf import _bytegolf, cli, config, device
+from bytegolf.checks import doctor, parity
 
 NO_GPU = device.why_no_gpu()
 without_gpu = pytest.mark.skipif(not NO_GPU, reason="this machine has a GPU that can be used")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bytegolf.checks.parity import check_fixture, pooled_checks
 from bytegolf.device import why_no_gpu
-from bytegolf.parity import check_fixture, pooled_checks
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[1] / ".." / "shared"))
 NAMES = [

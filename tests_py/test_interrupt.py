@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from bytegolf.interrupt import Interrupts
+from bytegolf.screen.interrupt import Interrupts
 
 
 def test_a_signal_asks_and_handlers_come_back():

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bytegolf import checkpoint, launch
-from bytegolf.console import UserError
-from bytegolf.launch import RANK_VARIABLES, Ranks, first_host, ranks_here
+from bytegolf import checkpoint
+from bytegolf.errors import UserError
 from bytegolf.log import read_log
+from bytegolf.ranks import launch
+from bytegolf.ranks.environment import RANK_VARIABLES, Ranks, first_host, free_port, ranks_here
 
 TINY = """
 num_layers = 2
@@ -292,7 +293,7 @@ main(sys.argv[1:])
 def scripted(script, config, run, *words):
     """Two ranks that run `script` in place of bytegolf, as torchrun would start them; their processes when all have ended."""
     env = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
-    env |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launch.free_port())}
+    env |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     line = [sys.executable, "-c", script, "train", str(config), "device=cpu", *words, "--run", str(run)]
     ranks = [subprocess.Popen(line, env=env | {"RANK": str(r)}, stderr=subprocess.PIPE, text=True) for r in range(2)]
     return [(process.communicate(timeout=600)[1], process.returncode) for process in ranks]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bytegolf.log import RunLog, read_log
-from bytegolf.plots import draw_curves, smoothed
+from bytegolf.pictures.curves import draw_curves, smoothed
 
 
 def write_run(path, steps, first=1):

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bytegolf.bundle import bootstrap, meter, script
 from bytegolf.cli import main
 from bytegolf.data.shards import write_shards
-from bytegolf.submission import bootstrap, check, fields, folder, meter, script, verify
-from bytegolf.submission.logged import read_facts
+from bytegolf.record import fields
+from bytegolf.record.facts import read_facts
+from bytegolf.submission import check, folder, verify
 
 pytestmark = pytest.mark.skipif(not script.source_paths(script.ROOT), reason="the package runs without its sources")
 
@@ -460,7 +462,12 @@ def test_a_consistent_lie_about_the_score_is_found_by_scoring(place, tmp_path, c
 def test_a_script_carries_the_sources_as_they_are(submitted):
     got = script.read((submitted / "train_gpt.py").read_bytes(), "it")
     assert got.config == (submitted / "config.toml").read_text()
-    assert {"csrc/base/config.def", "CMakeLists.txt", "pyproject.toml", "python/bytegolf/runner.py"} <= got.files.keys()
+    assert {
+        "csrc/base/config.def",
+        "CMakeLists.txt",
+        "pyproject.toml",
+        "python/bytegolf/run/runner.py",
+    } <= got.files.keys()
     assert any(path.endswith(".cu") for path in got.files)
     for path, data in got.files.items():
         assert data == (script.ROOT / path).read_bytes(), path

@@ -16,13 +16,14 @@ from test_model import tiny
 
 import bytegolf
 from bytegolf.cli import main
-from bytegolf.surprise import lines_of
-from bytegolf.surprise_scale import LEVELS, contrast, ramp
+from bytegolf.surprise.cells import lines_of
+from bytegolf.surprise.scale import LEVELS, contrast, ramp
+from bytegolf.surprise.shown import Shown
 
 LN2 = math.log(2)
 
 
-def show(data: bytes, bits: object = None, **options: object) -> bytegolf.surprise.Shown:
+def show(data: bytes, bits: object = None, **options: object) -> Shown:
     """`data` with so many bits for each byte; by default 1, 2, 3, ..."""
     cost = np.arange(1, len(data) + 1) if bits is None else np.asarray(bits, dtype=float)
     return bytegolf.show(data, cost * LN2, **options)  # type: ignore[arg-type]

@@ -7,10 +7,10 @@ from rich.console import Console
 
 from bytegolf import _bytegolf, device
 from bytegolf.config import Config
-from bytegolf.console import UserError
+from bytegolf.errors import UserError
 from bytegolf.sweep import local
 from bytegolf.sweep.board import Board
-from bytegolf.sweep.folder import Pulse
+from bytegolf.sweep.folder import RunProgress
 from bytegolf.sweep.plan import Run
 from bytegolf.sweep.show import live_table
 from bytegolf.sweep.spec import Local
@@ -108,7 +108,7 @@ def test_a_killed_process_is_named_by_its_signal():
 
 def test_the_live_table_shows_running_runs_first_and_stays_short(tmp_path):
     board = Board([run_of(f"run-{i}", iterations=100) for i in range(40)], tmp_path)
-    board.entries[35].status, board.entries[35].pulse = "running", Pulse(50, 2.5, 90.0)
+    board.entries[35].status, board.entries[35].progress = "running", RunProgress(50, 2.5, 90.0)
     board.entries[35].where = "gpu 3"
     board.entries[36].status, board.entries[36].error = "failed", "exit status 2: [red]no[/red]"
     board.entries[0].status, board.entries[0].figures = "done", {"bpb_sliding": 1.25, "steps": 100}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bytegolf.console import UserError
+from bytegolf.errors import UserError
 from bytegolf.sweep.plan import choose, plan
 from bytegolf.sweep.spec import load_spec
 

@@ -11,8 +11,8 @@ import pytest
 from test_sweep_local import cores, gpus, no_gpu, run_of, seen  # noqa: F401  (fixtures)
 
 from bytegolf.config import Config
-from bytegolf.console import UserError
-from bytegolf.interrupt import Interrupts
+from bytegolf.errors import UserError
+from bytegolf.screen.interrupt import Interrupts
 from bytegolf.sweep import job, local
 from bytegolf.sweep.board import Board
 from bytegolf.sweep.folder import RANK_VARIABLES, command, environment

@@ -15,10 +15,10 @@ import pytest
 
 from bytegolf import trackers
 from bytegolf.cli import main
-from bytegolf.console import UserError
 from bytegolf.data.shards import write_shards
+from bytegolf.errors import UserError
 from bytegolf.log import RunLog, read_log, writer_lives
-from bytegolf.submission.logged import read_facts
+from bytegolf.record.facts import read_facts
 from bytegolf.sweep.folder import log_ended
 from bytegolf.trackers import attend
 from bytegolf.trackers.feed import Feed, sent_by

@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from bytegolf.cli import main
-from bytegolf.follow import LogTail
+from bytegolf.compare.places import LoggedRun
 from bytegolf.log import RunLog
-from bytegolf.runs import Place
+from bytegolf.record.follow import LogTail
 from bytegolf.sweep.results import write_results
 from bytegolf.watch.chart import chart, sparkline
 from bytegolf.watch.draw import frame
@@ -77,7 +77,7 @@ def put(path, *lines):
 
 
 def watched(path, now=1000.0):
-    run = Watched(Place("r", path), now=lambda: now)
+    run = Watched(LoggedRun("r", path), now=lambda: now)
     run.look()
     return run
 

@@ -16,7 +16,7 @@ from test_model import PRESETS, random_model, tiny
 
 import bytegolf
 from bytegolf import Config, FormatError, Model, Trainer, cli, load_safetensors, save_safetensors
-from bytegolf.weights_config import told
+from bytegolf.weights_config import implied_options
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[1] / ".." / "shared"))
 FIXTURES = ["byte256_jepa_k4", "byte256_patch4", "byte256_plain", "byte260_head64", "byte260_jepa", "byte260_plain"]
@@ -143,7 +143,7 @@ def test_a_published_state_dict_scores_as_the_published_program_does(tmp_path, c
 def test_the_published_names_are_ours():
     config = tiny("byte260-jepa", num_layers=2, model_dim=8, num_heads=2, mlp_mult=2, rope_dims=2)
     assert {row["name"]: tuple(row["shape"]) for row in Model(config).specs()} == PUBLISHED
-    assert told(PUBLISHED) == {
+    assert implied_options(PUBLISHED) == {
         "family": "byte260",
         "num_layers": 2,
         "model_dim": 8,

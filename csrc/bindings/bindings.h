@@ -15,7 +15,7 @@ void bind_base(py::module_& m);
 void bind_array(py::module_& m);
 void bind_model(py::module_& m);
 void bind_codec(py::module_& m);
-void bind_dist(py::module_& m);
+void bind_ranks(py::module_& m);
 void bind_train(py::module_& m);
 void bind_data(py::module_& m);
 void bind_bench(py::module_& m);

@@ -39,7 +39,7 @@ PYBIND11_MODULE(_bytegolf, m) {
   bind_codec(m);
   bind_data(m);
   bind_bench(m);
-  bind_dist(m);
+  bind_ranks(m);
   bind_kernels(m);
   bind_train(m);  // after the types it takes
 }

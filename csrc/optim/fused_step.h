@@ -6,7 +6,7 @@
 
 #include "base/config.h"
 #include "base/ctx.h"
-#include "dist/comm.h"
+#include "ranks/comm.h"
 #include "tensor/params.h"
 #include "tensor/tensor.h"
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/ctx.h"
-#include "dist/comm.h"
+#include "ranks/comm.h"
 #include "tensor/buffer.h"
 #include "tensor/params.h"
 

@@ -8,11 +8,11 @@
 
 #include "base/config.h"
 #include "base/ctx.h"
-#include "dist/comm.h"
 #include "kernels/update.h"
 #include "optim/average.h"
 #include "optim/fused_step.h"
 #include "optim/muon.h"
+#include "ranks/comm.h"
 #include "tensor/buffer.h"
 #include "tensor/params.h"
 

@@ -9,10 +9,10 @@
 
 #include "base/memory.h"
 #include "base/recording.h"
-#include "dist/buckets.h"
-#include "dist/comm.h"
 #include "model/model.h"
 #include "optim/optimizer.h"
+#include "ranks/buckets.h"
+#include "ranks/comm.h"
 
 namespace bg {
 

@@ -12,12 +12,12 @@
 
 #include "base/config.h"
 #include "data/loader.h"
-#include "dist/buckets.h"
-#include "dist/comm.h"
 #include "model/model.h"
 #include "optim/average.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "ranks/buckets.h"
+#include "ranks/comm.h"
 #include "train/device_step.h"
 
 namespace bg {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bytegolf.config import Config
     from bytegolf.model import Losses, Model
     from bytegolf.scoring import Score, evaluate
-    from bytegolf.surprise import show
+    from bytegolf.surprise.shown import show
     from bytegolf.trainer import Trainer
     from bytegolf.weights import load_safetensors, save_safetensors
 
@@ -46,7 +46,7 @@ _HOMES = {
     "config": ("Config",),
     "scoring": ("Score", "evaluate"),
     "model": ("Losses", "Model"),
-    "surprise": ("show",),
+    "surprise.shown": ("show",),
     "trainer": ("Trainer",),
     "weights": ("load_safetensors", "save_safetensors"),
 }

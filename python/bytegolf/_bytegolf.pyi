@@ -784,7 +784,7 @@ class Loader:
 
 class Comm:
     """
-    One rank's end of a group that sums gradients; see csrc/dist/comm.h.
+    One rank's end of a group that sums gradients; see csrc/ranks/comm.h.
     """
     @property
     def rank(self) -> int: ...

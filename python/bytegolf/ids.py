@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,3 +45,8 @@ def document_ids(data: bytes, byte_offset: int, bos_id: int) -> Ids:
     """One document as ids: bos where the family has one (bos_id >= 0), then byte + byte_offset."""
     ids = np.frombuffer(data, dtype=np.uint8).astype(np.int32) + np.int32(byte_offset)
     return np.concatenate([np.array([bos_id], dtype=np.int32), ids]) if bos_id >= 0 else ids
+
+
+def ids_sha256(ids: Ids) -> str:
+    """SHA-256 of ids as shards hold them: little-endian uint16, headers left out."""
+    return hashlib.sha256(ids.astype("<u2").tobytes()).hexdigest()

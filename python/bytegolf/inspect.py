@@ -1,13 +1,13 @@
 """What is in an artifact and where its bytes go: the report behind `bytegolf inspect`."""
 
+from __future__ import annotations
+
 import math
 import os
 import re
 from typing import Any
 
-from rich.console import Console
-
-from bytegolf import _bytegolf, console
+from bytegolf import _bytegolf
 
 
 def group_of(name: str) -> str:
@@ -66,44 +66,3 @@ def inspect_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
         "tensors": tensors,
         "groups": list(groups.values()),
     }
-
-
-def print_report(report: dict[str, Any], out: Console | None = None, *, every_tensor: bool = False) -> None:
-    """Draws the report as a table, one row per group of tensors (or per tensor), then the totals."""
-    out = out or console.stdout()
-    of = "shape" if every_tensor else "count"
-    right = (of, "bytes", "bits each", "share")
-    title = f"{report['path']}: {report['file_bytes']:,} bytes"
-    table = console.table("tensor", of, "stored as", *right[1:], title=title, right=right)
-    for column in table.columns[1:]:
-        column.no_wrap = True
-
-    def share(size: int) -> str:
-        return f"{100 * size / report['file_bytes']:.2f} %"
-
-    for row in report["tensors"] if every_tensor else report["groups"]:
-        table.add_row(
-            row["name"],
-            "x".join(map(str, row["shape"])) or "scalar" if every_tensor else str(row["count"]),
-            f"{row['dtype']} {row['coding']}",
-            f"{row['stored_bytes']:,}",
-            f"{row['bits_per_weight']:.3f}",
-            share(row["stored_bytes"]),
-        )
-    table.add_section()
-    for label, size in [
-        ("classes and tables of the int8 matrices", report["model_bytes"]),
-        ("header, index, config, checksum", report["frame_bytes"]),
-    ]:
-        table.add_row(label, "", "", f"{size:,}", "", share(size))
-    table.add_row(
-        f"all {report['weights']:,} weights",
-        "",
-        "",
-        f"{report['file_bytes']:,}",
-        f"{report['bits_per_weight']:.3f}",
-        "100.00 %",
-    )
-    out.print(table)
-    if report["config"]:
-        out.print(report["config"].rstrip(), markup=False, highlight=False)

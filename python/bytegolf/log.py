@@ -24,6 +24,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from bytegolf.errors import UserError
+
 NAME = "log.jsonl"
 _FLOCK = "hhqqi0q"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
@@ -160,3 +162,12 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             line = parse(text)
             if line is not None:
                 yield line
+
+
+def log_of(path: Path) -> Path:
+    """The log of a run's folder, or the file itself. UserError when there is none."""
+    if path.is_file():
+        return path
+    if (path / NAME).is_file():
+        return path / NAME
+    raise UserError(f"{path} holds no {NAME}" if path.is_dir() else f"{path} does not exist")

@@ -14,7 +14,7 @@ from bytegolf import _bytegolf
 from bytegolf.ids import AnyArray, as_ids
 
 if TYPE_CHECKING:
-    from bytegolf.dist.group import Group
+    from bytegolf.ranks.group import Group
 
 __all__ = ["Score", "evaluate"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bytegolf import console
+from bytegolf.extras import need
 
 NATS_PER_BIT = math.log(2)
 
@@ -106,4 +106,4 @@ def _quantile(confidence: float, df: float) -> float:
 
 def _student() -> Any:
     """Student's distribution; SciPy is loaded when a table needs it."""
-    return console.need("scipy.stats", "sweep", "for statistics").t
+    return need("scipy.stats", "sweep", "for statistics").t

@@ -15,9 +15,9 @@ from bytegolf import _bytegolf
 from bytegolf._bytegolf import FormatError, Losses, NumericsError, ShardSet
 from bytegolf.checkpoint import STATE, newest, read_checkpoint, write_checkpoint
 from bytegolf.config import Config
-from bytegolf.dist.group import Group
 from bytegolf.ids import AnyArray, as_ids
 from bytegolf.model import Model
+from bytegolf.ranks.group import Group
 
 Array = npt.NDArray[Any]
 _PROGRESS = {

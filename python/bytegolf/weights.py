@@ -28,7 +28,7 @@ from bytegolf.config import Config
 from bytegolf.device import resolve
 from bytegolf.ids import AnyArray
 from bytegolf.model import Model
-from bytegolf.weights_config import differences, shown, told
+from bytegolf.weights_config import differences, implied_options, shown
 
 __all__ = ["load_safetensors", "save_safetensors", "write_safetensors"]
 
@@ -172,7 +172,7 @@ def published_name(key: str) -> str:
 
 def _own_config(file: _File) -> Config:
     if not file.options:
-        found = ", ".join(f"{name} = {shown(value)}" for name, value in told(file.shapes).items())
+        found = ", ".join(f"{name} = {shown(value)}" for name, value in implied_options(file.shapes).items())
         raise ValueError(
             f"{file.path} carries no options of bytegolf: give a config (its tensors say {found or 'nothing'}; they cannot "
             "say rope_dims, xsa_last_n, ln_scale, jepa_chunk_size and the like)"

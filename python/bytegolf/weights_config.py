@@ -10,7 +10,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 Value = int | float | bool | str
 
 
-def told(shapes: Shapes) -> dict[str, Value]:
+def implied_options(shapes: Shapes) -> dict[str, Value]:
     """Options that published names and their shapes decide, as far as the tensors are there; never wrong, not all."""
     out: dict[str, Value] = {}
     dims = _first(shapes, "blocks.0.resid_mix", 2)
@@ -57,7 +57,7 @@ def told(shapes: Shapes) -> dict[str, Value]:
 def differences(config: Config, shapes: Shapes) -> list[str]:
     """Where `config` contradicts the shapes, as "name = value (the config has value)"."""
     out = []
-    for name, value in told(shapes).items():
+    for name, value in implied_options(shapes).items():
         own = getattr(config, name)
         if name == "mlp_mult":  # a width in the end
             same = config.mlp_dim == round(float(value) * config.model_dim)

@@ -5,7 +5,7 @@
 #include <functional>
 #include <memory>
 
-#include "dist/comm.h"
+#include "ranks/comm.h"
 
 namespace bg {
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bytegolf.artifact import artifact_options
+from bytegolf.bundle import script
+from bytegolf.bundle.meter import LIMIT_S, RECORD_SEEDS, Size, sha256, weigh
 from bytegolf.config import Config
-from bytegolf.submission import script
-from bytegolf.submission.fields import Submission, submission_of
-from bytegolf.submission.logged import Facts
-from bytegolf.submission.meter import LIMIT_S, RECORD_SEEDS, Size, sha256, weigh
+from bytegolf.record.facts import Facts
+from bytegolf.record.fields import Submission, submission_of
 
 TRACKS = ("track_10min_16mb", "track_non_record_16mb")
 ARTIFACT, CONFIG, PAGE, FIELDS, REQUIREMENTS = (
@@ -152,3 +152,23 @@ def _lines(one: str, other: str) -> Iterable[tuple[str, str]]:
     length = max(len(a), len(b))
     padded = zip(a + ["nothing"] * (length - len(a)), b + ["nothing"] * (length - len(b)), strict=True)
     return [(x, y) for x, y in padded if x != y]
+
+
+def requirements(carried: dict[str, bytes], device: str) -> str:
+    """requirements.txt: what pyproject.toml asks for, what the build needs, and cuBLAS for runs on a GPU."""
+    import tomllib
+
+    project = tomllib.loads(carried["pyproject.toml"].decode())
+    needed = list(project["project"]["dependencies"])
+    needed += [word for word in project["build-system"]["requires"] if word.startswith("pybind11")]
+    needed += [f"{tool}{project['tool']['scikit-build'][tool]['version']}" for tool in ("cmake", "ninja")]
+    if device == "cuda":
+        needed += project["project"]["optional-dependencies"]["cuda"]
+    head = "# Also needed: a C++20 compiler, headers of zstd and Highway (Debian: g++ libzstd-dev libhwy-dev)"
+    head += "; CUDA toolkit 12.8 or later.\n" if device == "cuda" else ".\n"
+    return head + "".join(f"{word}\n" for word in needed)
+
+
+def log_name(seed: int) -> str:
+    """Name of a seed's log in a submission."""
+    return f"train_seed{seed}.jsonl"

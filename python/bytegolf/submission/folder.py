@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bytegolf import log
-from bytegolf.console import UserError
-from bytegolf.submission import script
+from bytegolf.bundle import script
+from bytegolf.errors import UserError
+from bytegolf.record.facts import Facts, Unfinished, read_facts
+from bytegolf.record.fields import Submission, submission_of
 from bytegolf.submission.check import (
     ARTIFACT,
     CONFIG,
@@ -24,10 +26,10 @@ from bytegolf.submission.check import (
     Problem,
     coverage,
     files,
+    log_name,
+    requirements,
     rules,
 )
-from bytegolf.submission.fields import Submission, submission_of
-from bytegolf.submission.logged import Facts, Unfinished, read_facts
 from bytegolf.submission.page import page
 
 
@@ -41,7 +43,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Wish:
+class SubmissionOptions:
     """What the author chooses. `seeds` names all that must be there (None: whichever are); `artifact_seed` whose artifact is
     carried (None: the best); `baseline` in bits per byte; `val_data` where the validation shards lie now."""
 
@@ -61,7 +63,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Made:
+class SubmissionFolder:
     """The folder that was written, its submission.json, and the facts of each seed."""
 
     folder: Path
@@ -77,53 +79,53 @@ def track_of(name: str) -> str:
     raise UserError(f"unknown track {name}; known: {', '.join(TRACKS)}")
 
 
-def submit(folders: Sequence[Path], wish: Wish) -> Made:
+def submit(folders: Sequence[Path], options: SubmissionOptions) -> SubmissionFolder:
     """Checks the runs, then writes the folder under a temporary name, verifies it and renames it.
 
     Refused with every reason that was found; UserError for words that cannot be; what the disk refuses goes through.
     Nothing is left behind then.
     """
-    wish = _settled(wish)
-    target = wish.out / wish.track / f"{wish.date}_{wish.name}"
+    options = _settled(options)
+    target = options.out / options.track / f"{options.date}_{options.name}"
     if not folders:
         raise UserError("name at least one finished run")
     if target.exists():
         raise UserError(f"{target} exists; choose another name or date")
     runs = _read(folders)
-    problems = rules(runs, wish.track, wish.seeds, wish.unlimited_time)
+    problems = rules(runs, options.track, options.seeds, options.unlimited_time)
     for run, folder in zip(runs, folders, strict=True):
         problems += files(run, folder)
-        problems += _on_shards(run, wish.val_data)
+        problems += _on_shards(run, options.val_data)
     if problems:
         raise Refused(problems)
-    if wish.artifact_seed is not None and wish.artifact_seed not in {run.seed for run in runs}:
-        raise UserError(f"seed {wish.artifact_seed}, whose artifact is asked for, is not among the runs")
+    if options.artifact_seed is not None and options.artifact_seed not in {run.seed for run in runs}:
+        raise UserError(f"seed {options.artifact_seed}, whose artifact is asked for, is not among the runs")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        submission = _write(temporary, dict(zip(folders, runs, strict=True)), wish)
-        _check(temporary, target.name, wish)
+        submission = _write(temporary, dict(zip(folders, runs, strict=True)), options)
+        _check(temporary, target.name, options)
         temporary.chmod(0o755)
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Made(target, submission, tuple(runs))
+    return SubmissionFolder(target, submission, tuple(runs))
 
 
-def _settled(wish: Wish) -> Wish:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", wish.name):
-        raise UserError(f"name {wish.name!r} cannot name a folder: letters, digits and ._+- only")
-    date = wish.date or datetime.datetime.now(datetime.UTC).date().isoformat()
+def _settled(options: SubmissionOptions) -> SubmissionOptions:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", options.name):
+        raise UserError(f"name {options.name!r} cannot name a folder: letters, digits and ._+- only")
+    date = options.date or datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
         good = datetime.date.fromisoformat(date).isoformat() == date
     except ValueError:
         good = False
     if not good:
         raise UserError(f"date {date!r} is not YYYY-MM-DD")
-    track = track_of(wish.track)
-    if wish.unlimited_time and track == TRACKS[0]:
+    track = track_of(options.track)
+    if options.unlimited_time and track == TRACKS[0]:
         raise UserError(f"--unlimited-time is not for {track}")
-    return Wish(**{**wish.__dict__, "track": track, "date": date})
+    return SubmissionOptions(**{**options.__dict__, "track": track, "date": date})
 
 
 def _read(folders: Sequence[Path]) -> list[Facts]:
@@ -143,12 +145,12 @@ def _read(folders: Sequence[Path]) -> list[Facts]:
 
 def _on_shards(run: Facts, val_data: str | None) -> list[Problem]:
     """Coverage against the shards themselves, where they are at hand; against the log's count of them elsewhere (see `rules`)."""
-    from bytegolf import runner
-    from bytegolf.submission.logged import ids_sha256
+    from bytegolf.ids import ids_sha256
+    from bytegolf.streams import read_stream
 
     where = val_data or run.config.val_data
     try:
-        ids = runner.read_stream(where, run.config.family)
+        ids = read_stream(where, run.config.family)
     except (ValueError, OSError):
         if val_data is not None:
             raise
@@ -161,40 +163,20 @@ def _on_shards(run: Facts, val_data: str | None) -> list[Problem]:
     return found
 
 
-def requirements(carried: dict[str, bytes], device: str) -> str:
-    """requirements.txt: what pyproject.toml asks for, what the build needs, and cuBLAS for runs on a GPU."""
-    import tomllib
-
-    project = tomllib.loads(carried["pyproject.toml"].decode())
-    needed = list(project["project"]["dependencies"])
-    needed += [word for word in project["build-system"]["requires"] if word.startswith("pybind11")]
-    needed += [f"{tool}{project['tool']['scikit-build'][tool]['version']}" for tool in ("cmake", "ninja")]
-    if device == "cuda":
-        needed += project["project"]["optional-dependencies"]["cuda"]
-    head = "# Also needed: a C++20 compiler, headers of zstd and Highway (Debian: g++ libzstd-dev libhwy-dev)"
-    head += "; CUDA toolkit 12.8 or later.\n" if device == "cuda" else ".\n"
-    return head + "".join(f"{word}\n" for word in needed)
-
-
-def log_name(seed: int) -> str:
-    """Name of a seed's log in a submission."""
-    return f"train_seed{seed}.jsonl"
-
-
-def _write(folder: Path, runs: dict[Path, Facts], wish: Wish) -> Submission:
+def _write(folder: Path, runs: dict[Path, Facts], options: SubmissionOptions) -> Submission:
     facts = list(runs.values())
     config = facts[0].config
     submission = submission_of(
         facts,
-        name=wish.name,
-        blurb=wish.blurb
+        name=options.name,
+        blurb=options.blurb
         or f"{config.family}, {config.num_layers} layers of width {config.model_dim}, T = {config.seq_len}.",
-        track=wish.track,
-        author=wish.author,
-        github_id=wish.github_id,
-        date=wish.date,
-        artifact_seed=wish.artifact_seed,
-        baseline=wish.baseline,
+        track=options.track,
+        author=options.author,
+        github_id=options.github_id,
+        date=options.date,
+        artifact_seed=options.artifact_seed,
+        baseline=options.baseline,
         log_names={run.seed: log_name(run.seed) for run in facts},
     )
     source = next(place for place, run in runs.items() if run.seed == submission.artifact_seed)
@@ -205,7 +187,7 @@ def _write(folder: Path, runs: dict[Path, Facts], wish: Wish) -> Submission:
     carried = script.read((folder / script.NAME).read_bytes(), script.NAME)
     (folder / CONFIG).write_text(carried.config, encoding="utf-8")
     (folder / REQUIREMENTS).write_text(requirements(carried.files, facts[0].device), encoding="utf-8")
-    (folder / PAGE).write_text(page(submission, facts, wish.idea), encoding="utf-8")
+    (folder / PAGE).write_text(page(submission, facts, options.idea), encoding="utf-8")
     submission.write(folder / FIELDS)
     for path in folder.iterdir():
         path.chmod(0o644)
@@ -214,11 +196,11 @@ def _write(folder: Path, runs: dict[Path, Facts], wish: Wish) -> Submission:
     return submission
 
 
-def _check(folder: Path, name: str, wish: Wish) -> None:
+def _check(folder: Path, name: str, options: SubmissionOptions) -> None:
     """The same checks that `verify` makes, before the folder gets its name."""
     from bytegolf.submission.verify import check_folder
 
-    wrong = [claim for claim in check_folder(folder, name, wish.track) if claim.ok is False]
+    wrong = [claim for claim in check_folder(folder, name, options.track) if claim.ok is False]
     if wrong:
         texts = [f"{claim.what}: {claim.claimed} claimed, {claim.found} found" for claim in wrong]
         raise Refused([Problem("does-not-verify", text) for text in texts])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from bytegolf.bundle.meter import LIMIT_BYTES, LIMIT_S
+from bytegolf.bundle.script import NAME, OWN
 from bytegolf.config import Config
+from bytegolf.record.facts import Facts
+from bytegolf.record.fields import Statistics, Submission
 from bytegolf.submission.check import ARTIFACT, CONFIG, FIELDS, REQUIREMENTS, TRACKS
-from bytegolf.submission.fields import Statistics, Submission
-from bytegolf.submission.logged import Facts
-from bytegolf.submission.meter import LIMIT_BYTES, LIMIT_S
-from bytegolf.submission.script import NAME, OWN
 
 CHALLENGE_BYTES = 151_080_891  # of the challenge's validation documents
 

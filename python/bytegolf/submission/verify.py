@@ -18,15 +18,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bytegolf import _bytegolf, console
+from bytegolf import _bytegolf
 from bytegolf.artifact import artifact_options
+from bytegolf.bundle import bootstrap, script
+from bytegolf.bundle.meter import LIMIT_S, sha256, weigh
 from bytegolf.config import Config
-from bytegolf.submission import bootstrap, script
-from bytegolf.submission.check import ARTIFACT, CONFIG, FIELDS, PAGE, REQUIREMENTS, TRACKS, rules
-from bytegolf.submission.fields import Submission, submission_of
-from bytegolf.submission.folder import log_name, requirements
-from bytegolf.submission.logged import Facts, read_facts
-from bytegolf.submission.meter import LIMIT_S, sha256, weigh
+from bytegolf.record.facts import Facts, read_facts
+from bytegolf.record.fields import Submission, submission_of
+from bytegolf.screen import console
+from bytegolf.submission.check import (
+    ARTIFACT,
+    CONFIG,
+    FIELDS,
+    PAGE,
+    REQUIREMENTS,
+    TRACKS,
+    log_name,
+    requirements,
+    rules,
+)
 from bytegolf.submission.page import parts
 
 SAME_BPB = 1e-6  # where the score is computed on the same kind of device, in the same numbers
@@ -45,23 +55,27 @@ class Claim:
     ok: bool | None
 
 
-def verify(
-    folder: Path,
-    *,
-    val_data: str | None = None,
-    quick: bool = False,
-    fresh_environment: bool = True,
-    device: str = "auto",
-    dtype: str = "auto",
-    tolerance: float | None = None,
-) -> list[Claim]:
+@dataclass(frozen=True)
+class Checking:
+    """How much is checked: `quick` neither builds nor scores; `val_data` are the shards to score on; `tolerance` in bits per
+    byte, None by device and numbers."""
+
+    quick: bool = False
+    fresh_environment: bool = True
+    val_data: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    tolerance: float | None = None
+
+
+def verify(folder: Path, checking: Checking) -> list[Claim]:
     """All claims of `folder` with their verdicts.
 
     Unless `quick`, the sources of train_gpt.py are built in a new virtual environment (or, without `fresh_environment`, taken
     with the extension of the running package), and the artifact is scored by them on `val_data`.
     """
     claims = check_folder(folder, folder.resolve().name, folder.resolve().parent.name)
-    if quick:
+    if checking.quick:
         return [*claims, Claim("rebuild and score", "", "not asked for", None)]
     if any(claim.ok is False for claim in claims if claim.what in (FIELDS, script.NAME, ARTIFACT, "files")):
         return [*claims, Claim("rebuild and score", "", "not tried: the files themselves are at fault", None)]
@@ -69,19 +83,19 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="bytegolf-verify-") as name:
         place = Path(name)
         try:
-            command = (_environment if fresh_environment else lay_out)(folder.resolve(), place)
+            command = (_environment if checking.fresh_environment else lay_out)(folder.resolve(), place)
             made = _call([*command, "--version"], place)
         except _Failed as error:
             return [*claims, Claim("rebuild", "builds from train_gpt.py", str(error), False)]
-        how = "built in a fresh environment" if fresh_environment else "unpacked, with the present extension"
+        how = "built in a fresh environment" if checking.fresh_environment else "unpacked, with the present extension"
         claims.append(Claim("rebuild", "builds from train_gpt.py", f"{how}; bytegolf {made.strip()}", True))
-        if val_data is None:
+        if checking.val_data is None:
             return [
                 *claims,
                 Claim("score", f"{submission.val_bpb:.8f}", "not computed: no shards given (--val-data)", None),
             ]
         try:
-            claims += _score(folder, submission, command, place, val_data, device, dtype, tolerance)
+            claims += _score(folder, submission, command, place, checking.val_data, checking)
         except _Failed as error:
             claims.append(Claim("score", f"{submission.val_bpb:.8f}", str(error), False))
     return claims
@@ -301,22 +315,17 @@ def _cache(place: Path) -> Iterator[None]:
 
 
 def _score(
-    folder: Path,
-    submission: Submission,
-    command: list[str],
-    place: Path,
-    val_data: str,
-    device: str,
-    dtype: str,
-    tolerance: float | None,
+    folder: Path, submission: Submission, command: list[str], place: Path, val_data: str, checking: Checking
 ) -> list[Claim]:
     """The artifact on the given shards, by the code that train_gpt.py carries."""
+    tolerance = checking.tolerance
     seed = submission.artifact_seed
     run = read_facts(folder / log_name(seed))
     claimed = submission.seed_results[str(seed)].val_bpb
     console.say(f"scoring {ARTIFACT} on {val_data}")
     words = ["eval", str(folder.resolve() / ARTIFACT), str(Path(val_data).resolve()), "--json"]
-    words += ["--window", str(run.window), "--stride", str(run.stride), "--device", device, "--dtype", dtype]
+    words += ["--window", str(run.window), "--stride", str(run.stride), "--device", checking.device]
+    words += ["--dtype", checking.dtype]
     got = json.loads(_call([*command, *words], place))
     same = (got["device"].partition(":")[0], got["dtype"]) == (run.device.partition(":")[0], run.dtype)
     bound = tolerance if tolerance is not None else SAME_BPB if same else OTHER_BPB
@@ -332,12 +341,12 @@ def _score(
 
 
 def _read_ids(val_data: str, config: Config) -> str:
-    from bytegolf.runner import read_stream
-    from bytegolf.submission.logged import ids_sha256
+    from bytegolf.ids import ids_sha256
+    from bytegolf.streams import read_stream
 
     return ids_sha256(read_stream(val_data, config.family))
 
 
-def as_json(claims: list[Claim]) -> dict[str, Any]:
+def claims_as_dict(claims: list[Claim]) -> dict[str, Any]:
     """For programs: whether all holds, and every claim."""
     return {"ok": all(claim.ok is not False for claim in claims), "claims": [asdict(claim) for claim in claims]}

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bytegolf import console
-from bytegolf.runner import CHECKPOINTS
-from bytegolf.sweep.folder import Pulse, Status, last_words, look, pulse
+from bytegolf.record.files import CHECKPOINTS
+from bytegolf.screen import console
+from bytegolf.sweep.folder import RunProgress, Status, last_words, look, progress_of
 from bytegolf.sweep.plan import Run
 from bytegolf.sweep.results import FIGURES, write_results
 
@@ -28,7 +28,7 @@ class Entry:
     error: str = ""
     output: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
-    pulse: Pulse = field(default_factory=Pulse)
+    progress: RunProgress = field(default_factory=RunProgress)
 
 
 class View(Protocol):
@@ -58,7 +58,7 @@ class Board:
             found = look(entry.folder, entry.run.config)
             entry.status, entry.figures = found.status, found.figures
             if found.status == "interrupted":
-                entry.pulse = pulse(entry.folder)
+                entry.progress = progress_of(entry.folder)
 
     def open(self) -> list[Entry]:
         """The runs that are to be started or resumed."""
@@ -72,7 +72,11 @@ class Board:
     def started(self, entry: Entry, where: str, status: Status = "running") -> None:
         """An attempt begins."""
         again = f", attempt {entry.attempts + 1}" if entry.attempts else ""
-        begun = f", goes on after step {entry.pulse.step}" if entry.status == "interrupted" and entry.pulse.step else ""
+        begun = (
+            f", goes on after step {entry.progress.step}"
+            if entry.status == "interrupted" and entry.progress.step
+            else ""
+        )
         entry.status, entry.where, entry.error, entry.output = status, where, "", []
         entry.attempts += 1
         self._say(f"{entry.run.name}: {status} on {where}{again}{begun}")
@@ -85,7 +89,7 @@ class Board:
         counts from byte `since`.
         """
         found = look(entry.folder, entry.run.config)
-        entry.pulse = pulse(entry.folder)
+        entry.progress = progress_of(entry.folder)
         if found.status == "done":
             entry.status, entry.figures = "done", found.figures
             if not self.keep_checkpoints:
@@ -107,7 +111,7 @@ class Board:
         """Asks the running ones how far they are, and shows it."""
         for entry in self.entries:
             if entry.status in ("running", "queued"):
-                entry.pulse = pulse(entry.folder)
+                entry.progress = progress_of(entry.folder)
         if self.view is not None:
             self.view.refresh(self)
 

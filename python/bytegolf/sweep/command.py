@@ -7,13 +7,15 @@ import functools
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bytegolf import console
 from bytegolf._bytegolf import ShardSet
-from bytegolf.console import Stopped, UserError
-from bytegolf.interrupt import Interrupts
+from bytegolf.errors import Stopped, UserError
+from bytegolf.extras import need
+from bytegolf.screen import console
+from bytegolf.screen.interrupt import Interrupts
 from bytegolf.sweep.board import Board
 from bytegolf.sweep.local import LocalQueue, slots
 from bytegolf.sweep.plan import Run, choose, plan
@@ -25,33 +27,35 @@ from bytegolf.sweep.spec import load_spec
 LOCK = ".lock"
 
 
-def sweep_command(
-    source: Path,
-    overrides: dict[str, str],
-    out: Path | None,
-    on: Literal["local", "slurm"] | None,
-    jobs: int | None,
-    groups: Sequence[str],
-    dry_run: bool,
-    json: bool,
-) -> int:
+@dataclass(frozen=True)
+class SweepOptions:
+    """What the call says in place of the sweep file: the folder, where to run, how many runs at once, which groups (none: all)."""
+
+    out: Path | None = None
+    on: Literal["local", "slurm"] | None = None
+    jobs: int | None = None
+    groups: Sequence[str] = ()
+    dry_run: bool = False
+
+
+def sweep_command(source: Path, overrides: dict[str, str], options: SweepOptions, as_json: bool) -> int:
     """Runs what is not done yet and returns the exit status: 0 when every run is done, 1 when one failed.
 
     UserError names file and field; Stopped after Ctrl-C, with how to go on.
     """
     spec = load_spec(source, overrides)
     runs = plan(spec, source)
-    out = out or Path("runs") / spec.name
+    out, jobs, groups = options.out or Path("runs") / spec.name, options.jobs, options.groups
     board = Board(runs, out, choose(runs, groups))
     board.keep_checkpoints = spec.keep_checkpoints
-    if dry_run:
-        _show(board, json)
+    if options.dry_run:
+        _show(board, as_json)
         return 0
-    made = slots(spec.local, runs, jobs) if (on or spec.on) == "local" else []
+    made = slots(spec.local, runs, jobs) if (options.on or spec.on) == "local" else []
     if made:
         _open_data(runs)
     else:
-        console.need("submitit", "sweep", "to run on Slurm")
+        need("submitit", "sweep", "to run on Slurm")
     out.mkdir(parents=True, exist_ok=True)
     lock = _lock(out)
     try:
@@ -74,7 +78,7 @@ def sweep_command(
             raise Stopped(interrupts.status, f"{counts(board)}; {queue.farewell()}go on with: {again}")
     finally:
         os.close(lock)
-    _show(board, json)
+    _show(board, as_json)
     return 1 if board.count()["failed"] else 0
 
 
@@ -90,8 +94,8 @@ def _open(where: str, family: str, split: str) -> None:
     ShardSet(where, family, split)
 
 
-def _show(board: Board, json: bool) -> None:
-    if json:
+def _show(board: Board, as_json: bool) -> None:
+    if as_json:
         console.print_json({"folder": str(board.out), **board.count(), "runs": board.rows()})
         return
     show_results(board)

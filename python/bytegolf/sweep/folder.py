@@ -12,9 +12,9 @@ from typing import Any, Literal
 from bytegolf import log
 from bytegolf.checkpoint import newest
 from bytegolf.config import Config
-from bytegolf.console import UserError
-from bytegolf.launch import RANK_VARIABLES
-from bytegolf.runner import CHECKPOINTS
+from bytegolf.errors import UserError
+from bytegolf.ranks.environment import RANK_VARIABLES
+from bytegolf.record.files import CHECKPOINTS
 
 OUTPUT = "output.log"
 TAIL_BYTES = 1 << 16
@@ -99,7 +99,7 @@ def command(folder: Path, config: Config, ranks: int = 1) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Pulse:
+class RunProgress:
     """Where a run under way is: steps done, BPB of the last batch logged, seconds of training left (None: not known yet)."""
 
     step: int = 0
@@ -107,7 +107,7 @@ class Pulse:
     left_s: float | None = None
 
 
-def pulse(folder: Path) -> Pulse:
+def progress_of(folder: Path) -> RunProgress:
     """The newest step line, from the end of the log only, so that it may be asked often."""
     for text in reversed(_tail(folder / log.NAME)):
         if '"kind": "step"' in text:
@@ -115,8 +115,8 @@ def pulse(folder: Path) -> Pulse:
                 line = json.loads(text)
             except json.JSONDecodeError:
                 continue
-            return Pulse(int(line["step"]), line.get("bpb"), line.get("left_s"))
-    return Pulse()
+            return RunProgress(int(line["step"]), line.get("bpb"), line.get("left_s"))
+    return RunProgress()
 
 
 def log_ended(folder: Path) -> bool:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bytegolf import console
 from bytegolf.config import Config
-from bytegolf.launch import free_port
+from bytegolf.extras import need
+from bytegolf.ranks.environment import free_port
 from bytegolf.sweep.folder import OUTPUT, command, environment
 
 PLAN = "ranks.json"  # what the first task tells the others
@@ -61,7 +61,7 @@ class TrainJob:
     def checkpoint(self) -> Any:
         """Asks the run for a checkpoint, waits for it, and returns the job that resumes from there."""
         self._stop()
-        submitit = console.need("submitit", "sweep", "to run on Slurm")
+        submitit = need("submitit", "sweep", "to run on Slurm")
         return submitit.helpers.DelayedSubmission(TrainJob(self.folder, self.config, self.ranks, self.tasks))
 
     def _plan(self, folder: Path, rank: int) -> tuple[list[str], dict[str, str]]:

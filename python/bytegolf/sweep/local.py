@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bytegolf import _bytegolf, device
-from bytegolf.console import UserError
-from bytegolf.interrupt import Interrupts
+from bytegolf.errors import UserError
+from bytegolf.screen.interrupt import Interrupts
 from bytegolf.sweep.board import Board, Entry
 from bytegolf.sweep.folder import OUTPUT, command, environment
 from bytegolf.sweep.plan import Run

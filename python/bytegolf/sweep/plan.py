@@ -12,7 +12,7 @@ from typing import Any
 
 from bytegolf._bytegolf import option_table
 from bytegolf.config import Config
-from bytegolf.console import UserError
+from bytegolf.errors import UserError
 from bytegolf.options import resolve
 from bytegolf.sweep.spec import Spec, Value
 

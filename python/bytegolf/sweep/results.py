@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bytegolf.console import UserError
+from bytegolf.errors import UserError
 
 CSV, JSONL = "results.csv", "results.jsonl"
 FIGURES = ("bpb_sliding", "bpb_whole", "bpb_raw", "bpb_unquantised", "artifact_bytes", "steps", "seconds")

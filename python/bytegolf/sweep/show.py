@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from bytegolf import console
+from bytegolf.screen import console
 from bytegolf.sweep.board import Board, Entry
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class SweepView:
         elif time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_EVERY_S
             going = [
-                f"{e.run.name} step {e.pulse.step}" for e in board.entries if e.status == "running" and e.pulse.step
+                f"{e.run.name} step {e.progress.step}"
+                for e in board.entries
+                if e.status == "running" and e.progress.step
             ]
             self.say(f"{counts(board)}" + (f" ({', '.join(going)})" if going else ""))
 
@@ -76,10 +78,10 @@ def live_table(board: Board) -> Table:
     table = console.table("run", "", "progress", "step", "bpb", "left", "where", right=("step", "bpb", "left"))
     for entry in shown:
         steps = entry.run.config.iterations
-        step = entry.figures.get("steps") or entry.pulse.step
+        step = entry.figures.get("steps") or entry.progress.step
         bar = ProgressBar(total=1.0, completed=_share(entry), width=18)
-        score = entry.figures.get("bpb_sliding", entry.pulse.bpb)
-        left = entry.pulse.left_s if entry.status == "running" else None
+        score = entry.figures.get("bpb_sliding", entry.progress.bpb)
+        left = entry.progress.left_s if entry.status == "running" else None
         table.add_row(
             Text(entry.run.name),
             Text(entry.status, style=STYLE.get(entry.status, "dim")),
@@ -99,10 +101,10 @@ def _share(entry: Entry) -> float:
     """How much of the training is behind, by steps or by the clock, whichever ends first."""
     if entry.status == "done":
         return 1.0
-    share = entry.pulse.step / max(entry.run.config.iterations, 1)
+    share = entry.progress.step / max(entry.run.config.iterations, 1)
     budget = entry.run.config.train_budget_s
-    if budget and entry.pulse.left_s is not None and entry.pulse.step:
-        share = max(share, 1 - entry.pulse.left_s / budget)
+    if budget and entry.progress.left_s is not None and entry.progress.step:
+        share = max(share, 1 - entry.progress.left_s / budget)
     return min(max(share, 0.0), 1.0)
 
 

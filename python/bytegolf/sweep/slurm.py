@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bytegolf import console
-from bytegolf.console import UserError
-from bytegolf.interrupt import Interrupts
-from bytegolf.launch import RANK_VARIABLES
+from bytegolf.errors import UserError
+from bytegolf.extras import need
+from bytegolf.ranks.environment import RANK_VARIABLES
+from bytegolf.screen.interrupt import Interrupts
 from bytegolf.sweep.board import Board, Entry
 from bytegolf.sweep.folder import OUTPUT, log_ended
 from bytegolf.sweep.job import TrainJob
@@ -36,7 +36,7 @@ class SlurmQueue:
 
     def __init__(self, board: Board, slurm: Slurm, name: str, retries: int, jobs: int | None) -> None:
         """UserError when submitit or Slurm is missing, or when one of them refuses an option of [slurm]."""
-        submitit = console.need("submitit", "sweep", "to run on Slurm")
+        submitit = need("submitit", "sweep", "to run on Slurm")
         self.board, self.slurm, self.retries = board, slurm, retries
         self.ours = slurm.cluster == "local"
         self.jobs: dict[str, Any] = {}
@@ -84,7 +84,7 @@ class SlurmQueue:
     def _take_up(self) -> None:
         if self.ours:
             return
-        submitit = console.need("submitit", "sweep", "to run on Slurm")
+        submitit = need("submitit", "sweep", "to run on Slurm")
         there = _squeue(list(self._known.values()))
         for entry in self.board.open():
             number = self._known.get(entry.run.name)

@@ -36,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 
 from bytegolf._bytegolf import nearest_option, option_table
 from bytegolf.config import Config
-from bytegolf.console import UserError
+from bytegolf.errors import UserError
 
 Value = bool | int | float | str
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*")

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from bytegolf.console import UserError
+from bytegolf.errors import UserError
 
 
 @dataclass(frozen=True)

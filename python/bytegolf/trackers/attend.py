@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bytegolf import console
 from bytegolf.log import RunLog
+from bytegolf.screen import console
 from bytegolf.trackers import look, missing, names_of
 from bytegolf.trackers.feed import STATE, sent_by
 

@@ -8,9 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-from bytegolf import console
-from bytegolf.console import UserError
-from bytegolf.runs import log_of
+from bytegolf.errors import UserError
+from bytegolf.log import log_of
+from bytegolf.screen import console
 from bytegolf.trackers import home_of, look, names_of
 from bytegolf.trackers.feed import Feed
 

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from bytegolf.console import UserError
-from bytegolf.follow import LogTail
+from bytegolf.errors import UserError
 from bytegolf.log import counted
+from bytegolf.record.follow import LogTail
 from bytegolf.trackers import About, Tracker, home_of, key_of, open_tracker, score_name, values_of
 
 KEEP_EVERY = 500  # lines, of a long log sent at once: who is stopped there does not send them again

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bytegolf import console
-from bytegolf.console import UserError
-from bytegolf.runs import Place, is_sweep, places
+from bytegolf.compare.places import LoggedRun, is_sweep, places
+from bytegolf.errors import UserError
+from bytegolf.screen import console
 from bytegolf.sweep.results import read_results
 from bytegolf.watch.draw import frame, line, words
 from bytegolf.watch.state import OVER, Watched
@@ -24,15 +24,15 @@ AGAIN_S = 5.0  # between looks for new runs of a sweep
 SETTLED_S = 6.0  # a sweep starts its next run within this after one has ended
 
 
-def watch_command(paths: Sequence[Path], once: bool, every_s: float, json: bool) -> int:
+def watch_command(paths: Sequence[Path], once: bool, every_s: float, as_json: bool) -> int:
     """Returns the exit status: 0, or 1 when a run ended other than well or its process is gone."""
     watch = _Watch(paths)
-    if once or json:
+    if once or as_json:
         for path in paths:
             if not path.exists():
                 raise UserError(f"{path} does not exist")
     watch.look()
-    if json:
+    if as_json:
         found = [run.as_dict() for run in watch.runs]
         console.print_json(found[0] if len(found) == 1 else found)
         return watch.status()
@@ -77,7 +77,7 @@ class _Watch:
     def status(self) -> int:
         return int(any(run.standing in ("failed", "gone") for run in self.runs))
 
-    def _gather(self, found: Sequence[Place]) -> bool:
+    def _gather(self, found: Sequence[LoggedRun]) -> bool:
         known = {run.place.log.resolve(): run for run in self.runs}
         self.runs = [known.get(place.log.resolve()) or Watched(place) for place in found]
         return len(self.runs) != len(known)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bytegolf import console
+from bytegolf.screen import console
 from bytegolf.watch.chart import chart, sparkline
 from bytegolf.watch.state import Watched
 

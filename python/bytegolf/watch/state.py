@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bytegolf.follow import LogTail
+from bytegolf.compare.places import LoggedRun
 from bytegolf.log import counted, writer_lives
-from bytegolf.runs import Place
+from bytegolf.record.follow import LogTail
 from bytegolf.trackers import score_name
 
 Standing = Literal["waiting", "training", "scoring", "silent", "gone", "done", "interrupted", "failed"]
@@ -21,7 +21,7 @@ CURVE_POINTS = 4096
 
 
 @dataclass
-class Score:
+class LoggedScore:
     """The newest scoring of one kind."""
 
     step: int
@@ -32,12 +32,12 @@ class Score:
 class Watched:
     """One run. `look` brings it up to date."""
 
-    place: Place
+    place: LoggedRun
     now: Callable[[], float] = time.time
     start: dict[str, Any] = field(default_factory=dict)
     step: dict[str, Any] = field(default_factory=dict)  # the newest such line
     end: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Score] = field(default_factory=dict)
+    scores: dict[str, LoggedScore] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # of trackers
     resumed: list[int] = field(default_factory=list)  # after which steps
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, bpb
@@ -131,7 +131,7 @@ class Watched:
             self.step = line
             self._draw(step, line)
         elif kind == "val":
-            self.scores[score_name(line)] = Score(step, line.get("bpb"))
+            self.scores[score_name(line)] = LoggedScore(step, line.get("bpb"))
         elif kind == "track":
             self.problems.append(f"{line.get('tracker')}: {line.get('problem')}")
         elif kind == "end":

@@ -1,0 +1,117 @@
+"""The verbs of submissions: `submit` makes the folder, `verify` checks every claim of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from bytegolf.cli.words import Json
+
+app = App(help_format="markdown")
+
+
+@app.command
+def submit(
+    *runs: Path,
+    name: str,
+    author: str,
+    github_id: str,
+    track: str,
+    out: Path = Path("records"),
+    date: str = "",
+    blurb: str = "",
+    idea: Path | None = None,
+    seeds: str = "",
+    artifact_seed: int | None = None,
+    baseline: float | None = None,
+    val_data: str | None = None,
+    unlimited_time: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Json = False,
+) -> int:
+    """Make a submission folder of finished runs, one for each seed, or refuse them by name and margin (status 1).
+
+    Parameters
+    ----------
+    runs
+        Folders of finished runs, equal but for their seeds.
+    name
+        Of the submission and, after the date, of its folder.
+    track
+        track_10min_16mb or track_non_record_16mb.
+    out
+        Folder below which TRACK/DATE_NAME is made.
+    date
+        YYYY-MM-DD; by default today (UTC).
+    blurb
+        One sentence; by default the model in figures.
+    idea
+        Markdown file whose text stands under "Idea" in README.md.
+    seeds
+        Those that must be there, e.g. 1,2,3.
+    artifact_seed
+        Whose artifact the folder carries; by default the best.
+    baseline
+        Bits per byte that the mean is tested against.
+    val_data
+        Where the validation shards lie now, when not where the runs found them.
+    unlimited_time
+        Allow more than 600 s of training or evaluation (non-record track only).
+    """
+    from bytegolf.submission.command import submit_command
+    from bytegolf.submission.folder import SubmissionOptions
+
+    options = SubmissionOptions(
+        name=name,
+        author=author,
+        github_id=github_id,
+        track=track,
+        out=out,
+        date=date,
+        blurb=blurb,
+        idea=idea.read_text(encoding="utf-8") if idea else "",
+        seeds=tuple(int(seed) for seed in seeds.split(",")) if seeds else None,
+        artifact_seed=artifact_seed,
+        baseline=baseline,
+        val_data=val_data,
+        unlimited_time=unlimited_time,
+    )
+    return submit_command(runs, options, as_json)
+
+
+@app.command
+def verify(
+    folder: Path,
+    /,
+    *,
+    val_data: str | None = None,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    venv: bool = True,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto",
+    tolerance: float | None = None,
+    as_json: Json = False,
+) -> int:
+    """Check every claim of a submission from its folder alone: count, rebuild, score. Status 1 and a list on any mismatch.
+
+    Parameters
+    ----------
+    folder
+        TRACK/DATE_NAME as `submit` made it.
+    val_data
+        Validation shards to score the artifact on.
+    quick
+        Only count and compare: build and score nothing.
+    venv
+        Build in a new virtual environment; --no-venv takes this one with its extension.
+    device, dtype
+        Where and in which numbers to score.
+    tolerance
+        Bits per byte by which the score may differ; by default 1e-6 on the device and in the numbers of the log, else 2e-3.
+    """
+    from bytegolf.submission.command import verify_command
+    from bytegolf.submission.verify import Checking
+
+    checking = Checking(quick, venv, val_data=val_data, device=device, dtype=dtype, tolerance=tolerance)
+    return verify_command(folder, checking, as_json)

@@ -1,0 +1,1 @@
+"""`bytegolf demo`: the main job on text that every Python carries."""

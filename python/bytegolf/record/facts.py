@@ -1,0 +1,170 @@
+"""What the log of a finished run says of itself, and whether it agrees with itself."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bytegolf.bundle.meter import sha256
+from bytegolf.bundle.script import recipe
+from bytegolf.config import Config
+from bytegolf.log import read_log
+
+
+class Unfinished(ValueError):
+    """A log without the last line of a finished run, or of a version that did not write what a submission needs."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One run by its log. Sizes in bytes, times in seconds; bpb, nats, bytes and targets are of the score of record.
+    eval_s: reading the artifact and every scoring of it. world_size: ranks. hardware: of a run that was resumed elsewhere, all."""
+
+    log: Path
+    log_sha256: str
+    seed: int
+    config: Config
+    version: str
+    commit: str | None
+    hardware: str
+    world_size: int
+    device: str
+    dtype: str
+    parameters: int
+    steps: int
+    train_bytes: int
+    train_s: float
+    eval_s: float
+    weights: str
+    bpb: float
+    nats: float
+    bytes: int
+    targets: int
+    window: int
+    stride: int
+    whole_bpb: float
+    floored_bpb: float | None
+    pre_quant_bpb: float
+    artifact_bytes: int
+    artifact_sha256: str
+    code_bytes: int | None
+    code_sha256: str | None
+    total_bytes: int | None
+    config_sha256: str
+    train_ids: int
+    val_ids: int
+    val_sha256: str
+    disagreements: tuple[str, ...]  # of the log's lines with each other
+
+    @property
+    def loss(self) -> float:
+        """Nats per scored id."""
+        return self.nats / self.targets
+
+
+def read_facts(path: Path) -> Facts:
+    """Unfinished for a log that does not end well, ValueError for one that holds no log or names unknown options."""
+    lines = read_log(path)
+    starts, end = [line for line in lines if line["kind"] == "start"], lines[-1]
+    if not starts or end["kind"] != "end" or end.get("reason") != "done":
+        reason = end.get("reason", "nothing") if end["kind"] == "end" else "no last line"
+        raise Unfinished(f"{path}: not the log of a finished run ({reason})")
+    try:
+        return _facts(path, lines, starts, end)
+    except (KeyError, TypeError) as error:
+        raise Unfinished(f"{path}: its lines lack what a submission needs: {error}") from None
+
+
+def _facts(path: Path, lines: list[dict[str, Any]], starts: list[dict[str, Any]], end: dict[str, Any]) -> Facts:
+    start, made, record, whole = starts[-1], end["made"], end["sliding"], end["whole"]
+    config = Config().replace(**start["config"])
+    eval_s = (
+        end["load_seconds"] + record["seconds"] + (whole["seconds"] if whole["stride"] != record["stride"] else 0.0)
+    )
+    facts = {
+        "seed": start["seed"],
+        "config": config,
+        **{name: start[name] for name in ("version", "commit", "dtype")},
+        "hardware": ", then ".join(dict.fromkeys(line["hardware"] for line in starts)),
+        "world_size": _world_size(start),
+        "device": start["device"].partition(":")[0],  # cuda:1 is as good as cuda:0
+        **{name: end[name] for name in ("parameters", "steps", "train_bytes", "weights", "artifact_bytes")},
+        "train_s": end["train_seconds"],
+        "eval_s": eval_s,
+        **{name: record[name] for name in ("bpb", "nats", "bytes", "targets", "window", "stride")},
+        "whole_bpb": whole["bpb"],
+        "floored_bpb": whole["floored_bpb"],
+        "pre_quant_bpb": end["unquantised"]["bpb"],
+        **made,
+    }
+    found = tuple(_disagreements(lines, starts, end, config))
+    return Facts(path, sha256(path), **facts, disagreements=found)
+
+
+def _world_size(start: dict[str, Any]) -> int:
+    """Ranks by a `start` line; logs of one process need not tell."""
+    return int(start.get("world_size", 1))
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of the options that all seeds share."""
+    return hashlib.sha256(recipe(config).encode()).hexdigest()
+
+
+def _computed(fact: Any) -> Any:
+    """A fact of a `start` line; of options those that change what is computed: who tracks a run may change."""
+    return {name: value for name, value in fact.items() if name != "track"} if isinstance(fact, dict) else fact
+
+
+def _disagreements(
+    lines: list[dict[str, Any]], starts: list[dict[str, Any]], end: dict[str, Any], config: Config
+) -> list[str]:
+    made, found = end["made"], []
+
+    def same(what: str, one: Any, other: Any, tolerance: float = 0.0) -> None:
+        is_number = isinstance(one, float) and isinstance(other, (int, float))
+        if not (math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) if is_number else one == other):
+            found.append(f"{what}: {one} and {other}")
+
+    for line in starts:
+        same("seed and option seed", line["seed"], line["config"]["seed"])
+        for name in ("seed", "config", "code_sha256"):
+            if _computed(line[name]) != _computed(starts[0][name]):
+                found.append(f"{name} changed where the run was resumed at step {line['step']}")
+        if _world_size(line) != _world_size(starts[0]):
+            found.append(f"world_size changed where the run was resumed at step {line['step']}")
+        gpus = re.match(r"(\d+) x ", line["hardware"])
+        if gpus:  # one a rank
+            same("ranks and GPUs", _world_size(line), int(gpus[1]))
+    same("sha256 of the options and config_sha256", config_hash(config), made["config_sha256"])
+    same("code_sha256 at start and end", starts[-1]["code_sha256"], made["code_sha256"])
+    if made["code_bytes"] is not None:
+        same("code + artifact and total_bytes", made["code_bytes"] + end["artifact_bytes"], made["total_bytes"])
+    for name in ("whole", "sliding"):
+        claim = end[name]
+        scored = [
+            line
+            for line in lines
+            if line["kind"] == "val" and line["from"] == "artifact" and line["stride"] == claim["stride"]
+        ]
+        if not scored:
+            found.append(f"no line tells the artifact's score at stride {claim['stride']}")
+            continue
+        for fact in ("bpb", "nats", "bytes", "targets"):
+            same(f"{fact} of the last score and of the end", scored[-1][fact], claim[fact])
+        same(
+            f"bpb of {name} and its nats over its bytes",
+            claim["bpb"],
+            claim["nats"] / math.log(2) / claim["bytes"],
+            1e-9,
+        )
+    steps = [line for line in lines if line["kind"] == "step"]
+    if not steps or steps[-1]["step"] != end["steps"]:
+        found.append(f"last step {steps[-1]['step'] if steps else 'missing'}, but the end tells {end['steps']} steps")
+    elif steps[-1]["elapsed_s"] > end["train_seconds"] + 0.01:
+        found.append(f"last step at {steps[-1]['elapsed_s']:.2f} s, but the end tells {end['train_seconds']:.2f} s")
+    return found

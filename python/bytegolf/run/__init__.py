@@ -1,0 +1,1 @@
+"""`bytegolf train`: one run from shards to score, and its report."""

@@ -1,0 +1,321 @@
+"""A whole run: train, choose weights, pack, read back, score, report. What `bytegolf train` and `demo` do.
+
+The run folder holds config.toml, train_gpt.py, log.jsonl, checkpoints/, artifact.bg, curves.png, submission.json and README.md.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from bytegolf import log
+from bytegolf._bytegolf import ShardSet, __version__
+from bytegolf.artifact import load, pack
+from bytegolf.bundle import script
+from bytegolf.bundle.meter import sha256, weigh
+from bytegolf.config import Config
+from bytegolf.device import of_rank
+from bytegolf.errors import Stopped, UserError
+from bytegolf.ids import Ids, ids_sha256
+from bytegolf.model import Model
+from bytegolf.ranks.group import Group
+from bytegolf.record import fingerprint
+from bytegolf.record.facts import config_hash
+from bytegolf.record.files import CHECKPOINTS
+from bytegolf.screen.interrupt import Interrupts
+from bytegolf.screen.progress import Progress
+from bytegolf.streams import StreamScore, read_stream, score
+from bytegolf.trackers import names_of
+from bytegolf.trackers.attend import attend
+from bytegolf.trainer import StepResult, Trainer
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the figures of a run rest on. code_* are of the train_gpt.py that holds its sources and options, None where the
+    package runs without sources; total_bytes is what counts: code + artifact. *_ids: length of the shards."""
+
+    config_sha256: str
+    code_bytes: int | None
+    code_sha256: str | None
+    artifact_sha256: str
+    total_bytes: int | None
+    train_ids: int
+    val_ids: int
+    val_sha256: str
+
+
+@dataclass
+class Report:
+    """What a finished run came to. Sizes in bytes, times in seconds.
+
+    `raw` and `unquantised` score the last weights and the chosen ones in memory, in whole chunks; `whole` and `sliding` the
+    artifact read back from disk.
+    """
+
+    folder: str
+    parameters: int
+    steps: int
+    train_bytes: int
+    train_seconds: float
+    weights: str
+    raw: StreamScore
+    unquantised: StreamScore
+    artifact_bytes: int
+    pack_seconds: float
+    load_seconds: float
+    whole: StreamScore
+    sliding: StreamScore
+    made: Provenance
+
+
+def run(
+    config: Config, folder: Path, *, resume: bool = False, what: str = "train", group: Group | None = None
+) -> Report | None:
+    """Trains by `config` into `folder`, packs and scores. With `group` all ranks call it; rank 0 alone writes into the folder and
+    returns the report, the others None.
+
+    With `resume` the folder's newest checkpoint is the start. Raises UserError for a folder in use or for missing data,
+    Stopped after Ctrl-C, NumericsError naming the tensor when a loss or gradient is not finite; what core or disk
+    refuse goes through.
+    """
+    for name in ("train_data", "val_data"):
+        if not config.get(name).strip('"'):
+            raise UserError(f"option {name} is empty: name a shard folder, file or glob (see `bytegolf data --help`)")
+    device = config.device if group is None else of_rank(config.device, group.ranks.local_rank)
+    names_of(config.track)
+    held_out = read_stream(config.val_data, config.family)
+    first = group is None or group.rank == 0
+    if first and not resume and (folder / log.NAME).exists():
+        raise UserError(f"{folder} holds a run already; go on with --resume, or choose another folder with --run")
+    data = ShardSet(config.train_data, config.family, "train")
+    trainer = Trainer(config, data, device=device, dtype=config.dtype, seed=config.seed, group=group)
+    if resume:
+        trainer.resume(folder / CHECKPOINTS)
+    elif first:
+        folder.mkdir(parents=True, exist_ok=True)
+        config.to_toml(folder / "config.toml")
+    journal: log.RunLog | log.NoLog = log.NoLog()
+    if first:
+        script.keep(config, folder)
+        journal = log.RunLog(folder / log.NAME)
+        attend(journal, config.track, folder)
+    if group is not None:
+        group.on_failure(lambda words: journal.write("end", reason=words, step=trainer.steps_done))
+    try:
+        with Progress(what, quiet=not first) as progress:
+            going = _Run(config, folder, device, trainer, held_out, journal, progress, group)
+            going.start()
+            going.train()
+            return going.finish()
+    except Stopped as stop:
+        journal.write("end", reason="interrupted", step=trainer.steps_done, status=stop.status)
+        raise
+    except Exception as error:
+        cause = group.cause(error) if group is not None else None
+        journal.write("end", reason=cause or f"{type(error).__name__}: {error}", step=trainer.steps_done)
+        raise
+    finally:
+        journal.close()
+
+
+def parameter_count(model: Model) -> int:
+    """Elements of all parameters."""
+    return sum(int(array.size) for array in model.parameters().values())
+
+
+@dataclass
+class _Run:
+    """One run under way, on one of its ranks: what its stages share."""
+
+    config: Config
+    folder: Path
+    device: str
+    trainer: Trainer
+    held_out: Ids
+    journal: log.RunLog | log.NoLog
+    progress: Progress
+    group: Group | None
+
+    def start(self) -> None:
+        """The log's first line."""
+        step = self.trainer.steps_done
+        facts = {"version": __version__, "commit": fingerprint.commit(), "machine": fingerprint.machine()}
+        parameters = parameter_count(self.trainer.model)
+        seed, options = self.config.seed, self.config.to_dict()
+        where = {"device": self.trainer.model.device, "dtype": self.trainer.model.dtype}
+        world = self.group.world if self.group is not None else 1
+        where["hardware"] = fingerprint.hardware(self.trainer.model.device, world)
+        code = self.folder / script.NAME
+        facts["code_sha256"] = sha256(code) if code.is_file() else None
+        self.journal.write(
+            "start", step=step, **facts, **where, world_size=world, seed=seed, parameters=parameters, config=options
+        )
+        if step:
+            self.progress.say(f"goes on after step {step}")
+
+    def train(self) -> None:
+        """Steps until the run is over or a signal comes; ends with a checkpoint either way."""
+        config, trainer = self.config, self.trainer
+        message = "interrupted: writing a checkpoint after this step; press Ctrl-C again to leave at once"
+        with Interrupts(message) as interrupts:
+            saved = -1
+            while trainer.proceed(interrupts.asked):
+                result = trainer.step()
+                step = result.step + 1
+                facts = self._facts(result)
+                if step % config.log_every == 0 or step == 1 or trainer.done:
+                    self.journal.write("step", **facts)
+                self.progress.update(facts, self._share_done())
+                # By the step alone, since all ranks must do it or none.
+                if config.val_every and step % config.val_every == 0 and step < config.iterations:
+                    self._score_meanwhile(step)
+                if config.checkpoint_every and step % config.checkpoint_every == 0:
+                    saved = self._checkpoint()
+            if saved != trainer.steps_done:
+                self._checkpoint()
+            if trainer.stopped:
+                step, line = trainer.steps_done, f"bytegolf train --resume --run {shlex.quote(str(self.folder))}"
+                raise Stopped(interrupts.status or 130, f"stopped after step {step}; go on with: {line}")
+
+    def finish(self) -> Report | None:
+        """Chooses weights, packs them, reads them back and scores: whole chunks, then sliding windows. None but on rank 0."""
+        config, window, steps = self.config, self.config.seq_len, self.trainer.steps_done
+        self.progress.say(f"trained {steps:,} steps; scoring the weights in memory")
+        raw = self._score(self.trainer.model, window, "raw", "memory")
+        name, weights, unquantised = self._choose(raw)
+        artifact = self.folder / "artifact.bg"
+        self.progress.say(f"packing the {name} weights")
+        started = time.perf_counter()
+        if self.group is None or self.group.rank == 0:
+            pack(self.trainer.model, artifact, scheme=config.pack_scheme, weights=weights)
+        packed = time.perf_counter()
+        model = self._load(artifact)
+        loaded = time.perf_counter()
+        self.progress.say(f"scoring {len(self.held_out) - 1:,} held-out ids from the artifact")
+        whole = self._score(model, window, name, "artifact")
+        sliding = whole
+        if config.eval_stride < window:
+            sliding = self._score(model, config.eval_stride, name, "artifact")
+        if self.group is not None and self.group.rank != 0:
+            return None
+        report = Report(
+            folder=str(self.folder),
+            parameters=parameter_count(self.trainer.model),
+            steps=steps,
+            train_bytes=self.trainer.bytes,
+            train_seconds=self.trainer.seconds,
+            weights=name,
+            raw=raw,
+            unquantised=unquantised,
+            artifact_bytes=artifact.stat().st_size,
+            pack_seconds=packed - started,
+            load_seconds=loaded - packed,
+            whole=whole,
+            sliding=sliding,
+            made=self._provenance(artifact),
+        )
+        self.journal.write("end", reason="done", step=steps, **asdict(report))
+        return report
+
+    def _load(self, artifact: Path) -> Model:
+        """The artifact as rank 0 reads it from its disk; other ranks may have another."""
+        if self.group is None:
+            return load(artifact, self.device, self.config.dtype)
+        data = self.group.broadcast_bytes(artifact.read_bytes() if self.group.rank == 0 else None)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / artifact.name
+            copy.write_bytes(data)
+            return load(artifact if self.group.rank == 0 else copy, self.device, self.config.dtype)
+
+    def _provenance(self, artifact: Path) -> Provenance:
+        code = self.folder / script.NAME
+        size = weigh(code, artifact) if code.is_file() else None
+        return Provenance(
+            config_sha256=config_hash(self.config),
+            code_bytes=size.code_bytes if size else None,
+            code_sha256=sha256(code) if size else None,
+            artifact_sha256=sha256(artifact),
+            total_bytes=size.total_bytes if size else None,
+            train_ids=self.trainer.data_ids,
+            val_ids=len(self.held_out),
+            val_sha256=ids_sha256(self.held_out),
+        )
+
+    def _facts(self, result: StepResult) -> dict[str, Any]:
+        """The `step` line of the log: losses in nats, BPB of the batch, speed, and the time left."""
+        losses = result.losses
+        return {
+            "step": result.step + 1,
+            "ce": losses.ce,
+            "jepa_pred": losses.jepa_pred,
+            "jepa_sigreg": losses.jepa_sigreg,
+            "latent": losses.latent,
+            "total": losses.total,
+            "bpb": losses.ce * result.ids / (math.log(2) * max(result.bytes, 1)),
+            "grad_norm": result.grad_norm,
+            "lr_factor": result.lr_factor,
+            "bytes": self.trainer.bytes,
+            "bytes_per_s": result.bytes / max(result.seconds, 1e-9),
+            "elapsed_s": result.elapsed_s,
+            "left_s": self._seconds_left(),
+        }
+
+    def _share_done(self) -> float:
+        """How much of the run is behind us, 0 to 1, by steps or by the clock, whichever ends first."""
+        budget = self.config.train_budget_s
+        by_clock = self.trainer.seconds / budget if budget else 0.0
+        return 1.0 if self.trainer.done else min(max(self.trainer.steps_done / self.config.iterations, by_clock), 1.0)
+
+    def _seconds_left(self) -> float:
+        done, elapsed, budget = self.trainer.steps_done, self.trainer.seconds, self.config.train_budget_s
+        by_steps = elapsed / max(done, 1) * (self.config.iterations - done)
+        return max(0.0, min(by_steps, budget - elapsed if budget else math.inf))
+
+    def _score_meanwhile(self, step: int) -> None:
+        """Scores the raw weights on the first val_ids held-out ids, with the run's clock stopped."""
+        self.trainer.pause()
+        count = self.config.val_ids + 1 if self.config.val_ids else len(self.held_out)
+        got = score(
+            self.trainer.model, self.held_out[:count], self.config.seq_len, self.config.seq_len, group=self.group
+        )
+        self._log_score(got, "raw", "memory")
+        self.progress.say(f"step {step}: held-out {got.bpb:.4f} bpb over {got.bytes:,} bytes")
+
+    def _score(self, model: Model, stride: int, weights: str, source: str) -> StreamScore:
+        got = score(model, self.held_out, self.config.seq_len, stride, self.progress.share, self.group)
+        self._log_score(got, weights, source)
+        return got
+
+    def _log_score(self, got: StreamScore, weights: str, source: str) -> None:
+        self.journal.write("val", step=self.trainer.steps_done, weights=weights, **{"from": source}, **asdict(got))
+
+    def _checkpoint(self) -> int:
+        """Writes one with the run's clock stopped; returns its step."""
+        self.trainer.pause()
+        step, started = self.trainer.steps_done, time.perf_counter()
+        self.trainer.checkpoint(self.folder / CHECKPOINTS)
+        self.journal.write("checkpoint", step=step, path=CHECKPOINTS, seconds=time.perf_counter() - started)
+        return step
+
+    def _choose(self, raw: StreamScore) -> tuple[str, dict[str, NDArray[Any]], StreamScore]:
+        """Which weights become the artifact, by the option pack_weights, and their score before quantisation."""
+        sets = {"raw": self.trainer.model.parameters()}
+        sets |= {name: weights for name, weights in (("ema", self.trainer.ema), ("swa", self.trainer.swa)) if weights}
+        wanted = self.config.pack_weights
+        if wanted != "best" and wanted not in sets:
+            raise UserError(f"option pack_weights = {wanted}, but this run only has {', '.join(sets)} weights")
+        scores, scratch = {"raw": raw}, Model(self.config, self.device, self.config.dtype)
+        for name, weights in sets.items():
+            if name != "raw" and wanted in (name, "best"):
+                scratch.load_parameters(weights)
+                scores[name] = self._score(scratch, self.config.seq_len, name, "memory")
+        chosen = min(scores, key=lambda name: scores[name].bpb) if wanted == "best" else wanted
+        return chosen, sets[chosen], scores[chosen]

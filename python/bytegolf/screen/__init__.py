@@ -1,0 +1,1 @@
+"""What commands show: consoles, tables, progress, and Ctrl-C."""

@@ -1,0 +1,65 @@
+"""What the words of a command mean on the disk: a model, a stream of ids, the stride of its score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bytegolf._bytegolf import ShardSet
+from bytegolf.artifact import load
+from bytegolf.config import Config
+from bytegolf.errors import UserError
+from bytegolf.ids import Ids, document_ids
+from bytegolf.model import Model
+from bytegolf.options import resolve
+from bytegolf.screen import console
+from bytegolf.weights import load_safetensors
+
+
+def artifact_of(path: Path) -> Path:
+    """The artifact itself, or the one inside a run folder."""
+    found = path / "artifact.bg" if path.is_dir() else path
+    if not found.is_file():
+        raise UserError(f"{found} does not exist" if path.is_dir() else f"{path} is neither a file nor a run folder")
+    return found
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model on the disk, and how to compute with it: an artifact, a run folder, or weights in .safetensors, whose options
+    `config` names where they carry none."""
+
+    path: Path
+    config: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+def model_of(stored: Stored) -> tuple[Path, Model]:
+    """The file and its model: of safetensors by the options that `config` names (or those inside), else of an artifact."""
+    path, config, device, dtype = stored.path, stored.config, stored.device, stored.dtype
+    if path.suffix == ".safetensors":
+        return path, load_safetensors(path, resolve(config) if config else None, device, dtype, say=console.say)
+    if config:
+        raise UserError(f"--config is for .safetensors; {path} has its options inside")
+    found = artifact_of(path)
+    return found, load(found, device, dtype)
+
+
+def ids_of(data: str, config: Config, split: str) -> Ids:
+    """A stream of ids: of shards (.bin, folder, glob), else of one document of text. UserError when nothing can be scored."""
+    path = Path(data)
+    if path.is_file() and path.suffix != ".bin":
+        ids = document_ids(path.read_bytes(), config.byte_offset, config.bos_id)
+    else:
+        shards = ShardSet(data, config.family, split if path.is_dir() else "")
+        ids = shards.read(0, len(shards))
+    if len(ids) < 2:
+        raise UserError(f"{data} holds nothing to score: {len(ids)} ids, and the first is context only")
+    return ids
+
+
+def stride_of(path: Path, model: Model, window: int) -> int:
+    """The stride of the score of record: of the run that made the artifact, where its config is beside it."""
+    own = path.parent / "config.toml"
+    return min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
