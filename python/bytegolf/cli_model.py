@@ -54,7 +54,7 @@ def ids_of(data: str, config: Config, split: str) -> runner.Ids:
 def stride_of(path: Path, model: Model, window: int) -> int:
     """The stride of the score of record: of the run that made the artifact where its config lies beside it."""
     own = path.parent / "config.toml"
-    return min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
+    return min((Config.of_run(own) if own.is_file() else model.config).eval_stride, window)
 
 
 def eval_command(
