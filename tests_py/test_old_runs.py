@@ -116,7 +116,7 @@ def kept(tmp_path_factory):
 
 @pytest.fixture(params=[(), ADDED], ids=["as it was", "before some options"])
 def place(request, kept, tmp_path):
-    """`half` (stopped after step 4 of 8), `runs/done` (not stopped), `records` and `data`, to be changed."""
+    """`half` (stopped after step 5 of 8), `runs/done` (not stopped), `records` and `data`, to be changed."""
     shutil.copytree(kept, tmp_path / "old")
     if request.param:
         written_before(request.param, tmp_path / "old")
