@@ -318,7 +318,7 @@ def test_mistakes_are_told_once_and_end_with_status_2(config, tmp_path):
 HANG = """
 import sys, time
 from bytegolf import trainer
-from bytegolf.dist import watch
+from bytegolf.ranks import watch
 behind = watch.behind
 watch.behind = lambda pulses, s: behind(pulses, s) if any(p.what == "step 4" for p in pulses.values()) else None
 step = trainer.Trainer.step

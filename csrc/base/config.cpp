@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "base/option_lines.h"
 
 namespace bg {
 namespace {
@@ -28,12 +29,6 @@ void visit(C& config, F&& f) {
 #define BG_BOOL(section, name, def, doc) f(kOptions[i++], config.name);
 #define BG_TEXT(section, name, def, choices, doc) f(kOptions[i++], config.name);
 #include "base/config.def"
-}
-
-std::string_view trim(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t' || s.front() == '\r')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t' || s.back() == '\r')) s.remove_suffix(1);
-  return s;
 }
 
 size_t edit_distance(std::string_view a, std::string_view b) {
@@ -149,24 +144,6 @@ std::string show(const std::string& v) {
 std::string unknown(std::string_view name) {
   const std::string near = nearest_option(name);
   return words("unknown option", name) + (near.empty() ? "" : "; did you mean " + near + "?");
-}
-
-// The value of `name = VALUE  # comment`, without the comment.
-std::string_view strip_comment(std::string_view s) {
-  char quote = 0;
-  for (size_t i = 0; i < s.size(); ++i) {
-    if (quote) {
-      if (quote == '"' && s[i] == '\\')
-        ++i;
-      else if (s[i] == quote)
-        quote = 0;
-    } else if (s[i] == '"' || s[i] == '\'') {
-      quote = s[i];
-    } else if (s[i] == '#') {
-      return s.substr(0, i);
-    }
-  }
-  return s;
 }
 
 struct Preset {
@@ -298,28 +275,7 @@ std::string Config::text(std::span<const Section> sections, bool docs) const {
 
 Config Config::parse(std::string_view text, const std::string& source, const Config& base) {
   Config config = base;
-  std::vector<std::string> seen;
-  int number = 0;
-  while (!text.empty()) {
-    const size_t end = text.find('\n');
-    std::string_view line = trim(strip_comment(text.substr(0, end)));
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-    ++number;
-    if (line.empty()) continue;
-    const std::string where = source + ", line " + std::to_string(number) + ": ";
-    const size_t equals = line.find('=');
-    if (line.front() == '[' || equals == std::string_view::npos)
-      throw InvalidArgument(where + "expected `name = value`, got `" + std::string(line.substr(0, 60)) + "`");
-    const std::string name(trim(line.substr(0, equals)));
-    if (std::find(seen.begin(), seen.end(), name) != seen.end())
-      throw InvalidArgument(where + "option " + name + " stands twice");
-    seen.push_back(name);
-    try {
-      config.set(name, line.substr(equals + 1));
-    } catch (const InvalidArgument& error) {
-      throw InvalidArgument(where + error.what());
-    }
-  }
+  for_each_option(text, source, [&](std::string_view name, std::string_view value) { config.set(name, value); });
   return config;
 }
 

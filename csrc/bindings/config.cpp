@@ -1,6 +1,7 @@
 // Config and its table of options, for Python.
 #include "base/config.h"
 
+#include "base/identity.h"
 #include "bindings/bindings.h"
 
 namespace bg::bindings {
@@ -50,6 +51,28 @@ void bind_config(py::module_& m) {
           },
           py::arg("sections") = std::vector<std::string>{"model", "train", "run"}, py::arg("docs") = false,
           "TOML of the sections asked for, one option a line.")
+      .def(
+          "canonical",
+          [](const Config& self, const std::vector<std::string>& sections) {
+            return canonical(self, sections_of(sections));
+          },
+          py::arg("sections") = std::vector<std::string>{"model", "train", "run"},
+          "The options that differ from `absent()`, one a line, by name: equal text for equal meaning in every version.")
+      .def(
+          "differences",
+          [](const Config& self, const Config& other, const std::vector<std::string>& sections) {
+            std::vector<std::tuple<std::string, std::string, std::string>> rows;
+            for (const OptionDifference& d : differences(self, other, sections_of(sections)))
+              rows.emplace_back(d.name, d.one, d.other);
+            return rows;
+          },
+          py::arg("other"), py::arg("sections") = std::vector<std::string>{"model", "train", "run"},
+          "(name, own value, the other's value) of each option in which `other` differs, as text.")
+      .def_static("absent", &absent_options,
+                  "What a stored text without any option means: each option's first default, as before it was declared.")
+      .def_static("stored", &stored_options, py::arg("options"), py::arg("source"),
+                  "Options as some version stored them, over `absent()`; ValueError naming source, line and option, and "
+                  "that a newer version wrote an option that is unknown here.")
       .def_static("preset", &Config::preset, py::arg("name"), "A preset; ValueError listing the known names.")
       .def_static("preset_names", &Config::preset_names, "Names of the presets.")
       .def_static(

@@ -77,6 +77,11 @@ class Config:
     Options of a run; see option_table(). Python treats it as immutable: bytegolf.Config.replace.
     """
     @staticmethod
+    def absent() -> Config:
+        """
+        What a stored text without any option means: each option's first default, as before it was declared.
+        """
+    @staticmethod
     def parse(text: str, source: str, base: Config) -> Config:
         """
         `name = value` lines laid over `base`; ValueError naming source, line and option.
@@ -91,11 +96,26 @@ class Config:
         """
         Names of the presets.
         """
+    @staticmethod
+    def stored(options: str, source: str) -> Config:
+        """
+        Options as some version stored them, over `absent()`; ValueError naming source, line and option, and that a newer version wrote an option that is unknown here.
+        """
     def __eq__(self, other: object) -> bool: ...
     def __init__(self) -> None: ...
+    def canonical(self, sections: collections.abc.Sequence[str] = ["model", "train", "run"]) -> str:
+        """
+        The options that differ from `absent()`, one a line, by name: equal text for equal meaning in every version.
+        """
     def copy(self) -> Config:
         """
         Another Config of the same options.
+        """
+    def differences(
+        self, other: Config, sections: collections.abc.Sequence[str] = ["model", "train", "run"]
+    ) -> list[tuple[str, str, str]]:
+        """
+        (name, own value, the other's value) of each option in which `other` differs, as text.
         """
     def get(self, name: str) -> str:
         """

@@ -60,7 +60,7 @@ def load(path: str | os.PathLike[str], device: str = "cpu", dtype: str = "auto",
     text, params = load_parameters(path, threads=threads)
     if not text:
         raise ValueError(f"{path} holds tensors but no model options: it was not written by `pack`")
-    config = Config.from_text(text, f"the options inside {path}")
+    config = Config.stored(text, f"the options inside {path}")
     config = config.replace(jepa_pred_k=0)  # the latent head is used in training only and left out
     model = Model(config, device, dtype, threads=threads)
     model.load_parameters(params)

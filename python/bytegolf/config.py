@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,11 +32,7 @@ class Config(_bytegolf.Config):
     @staticmethod
     def from_toml(path: str | os.PathLike[str]) -> Config:
         """Reads `name = value` lines; what the file leaves out is as in byte260-jepa. OSError when it cannot be read."""
-        text = Path(path).read_bytes()
-        try:
-            return Config.from_text(text.decode("utf-8"), str(path))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: byte {error.start} is no UTF-8 text") from None
+        return Config.from_text(_read(path), str(path))
 
     @staticmethod
     def from_text(text: str, source: str = "text") -> Config:
@@ -43,6 +40,29 @@ class Config(_bytegolf.Config):
         config = Config._of(_bytegolf.Config.parse(text, source, _bytegolf.Config()))
         config.validate()
         return config
+
+    @staticmethod
+    def absent() -> Config:
+        """What a stored text means that holds no option: each as it was before it was added."""
+        return Config._of(_bytegolf.Config.absent())
+
+    @staticmethod
+    def stored(options: str | Mapping[str, Any], source: str) -> Config:
+        """Options as any version of bytegolf stored them, as text or, in a log, by name.
+
+        An option that they lack was added later and means what was done before. ValueError says that a newer version wrote
+        one that is unknown here.
+        """
+        if not isinstance(options, str):  # JSON writes such values as TOML does
+            options = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in options.items())
+        config = Config._of(_bytegolf.Config.stored(options, source))
+        config.validate()
+        return config
+
+    @staticmethod
+    def of_run(path: str | os.PathLike[str]) -> Config:
+        """The config.toml of a run's folder, which `to_toml` of any version wrote; see `stored`."""
+        return Config.stored(_read(path), str(path))
 
     @staticmethod
     def from_published(published: Mapping[str, Any]) -> Config:
@@ -95,6 +115,14 @@ class Config(_bytegolf.Config):
         for row in _bytegolf.option_table():
             made.set(row["name"], core.get(row["name"]))
         return made
+
+
+def _read(path: str | os.PathLike[str]) -> str:
+    text = Path(path).read_bytes()
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is no UTF-8 text") from None
 
 
 def _text(value: Any) -> str:

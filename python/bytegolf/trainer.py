@@ -127,7 +127,7 @@ class Trainer:
         if group is None:
             self._core = _bytegolf.Trainer(config, self.model, self._data)
             return
-        group.same("options", config.text(["model", "train"]))
+        group.same("options", config.canonical(["model", "train"]))
         group.same("training data", f"{self.data_ids} ids")
         group.same("device and numbers", f"{self.model.device}, {self.model.dtype}")
         self._core = _bytegolf.Trainer(config, self.model, self._data, group.comm(self.model))
@@ -290,7 +290,7 @@ class Trainer:
     def _read(self, path: str | os.PathLike[str]) -> None:
         tensors, facts = read_checkpoint(path)
         folder = newest(path)
-        _check_identity(folder, facts, self._identity())
+        self._check_identity(folder, facts)
         progress = facts.get("progress")
         if not isinstance(progress, dict) or {k: type(v) for k, v in progress.items()} != _PROGRESS:
             raise FormatError(f"{folder}: its progress is not {', '.join(_PROGRESS)}")
@@ -303,16 +303,15 @@ class Trainer:
         dtype = "float64" if self.model.dtype == "float64" else "float32"  # bfloat16 models keep float32 masters
         return {"config": self.config.text(["model", "train"]), "dtype": dtype, "data_ids": self.data_ids}
 
-
-def _check_identity(folder: Path, facts: dict[str, Any], own: dict[str, Any]) -> None:
-    if not isinstance(facts.get("config"), str):
-        raise FormatError(f"{folder}: holds no config")
-    theirs, ours = (text.splitlines() for text in (facts["config"], own["config"]))
-    differences = [f"`{line}` there" for line in theirs if line and line not in ours]
-    differences += [f"`{line}` here" for line in ours if line and line not in theirs]
-    if facts.get("dtype") != own["dtype"]:
-        differences.append(f"dtype {facts.get('dtype')} there, {own['dtype']} here")
-    if facts.get("data_ids") != own["data_ids"]:
-        differences.append(f"data of {facts.get('data_ids')} ids there, {own['data_ids']} here")
-    if differences:
-        raise ValueError(f"{folder}: checkpoint of another run: {'; '.join(differences)}")
+    def _check_identity(self, folder: Path, facts: dict[str, Any]) -> None:
+        if not isinstance(facts.get("config"), str):
+            raise FormatError(f"{folder}: holds no config")
+        own, theirs = self._identity(), Config.stored(facts["config"], f"the options of {folder}")
+        options = theirs.differences(self.config, ["model", "train"])
+        differences = [f"`{name} = {there}` there, `{name} = {here}` here" for name, there, here in options]
+        if facts.get("dtype") != own["dtype"]:
+            differences.append(f"dtype {facts.get('dtype')} there, {own['dtype']} here")
+        if facts.get("data_ids") != own["data_ids"]:
+            differences.append(f"data of {facts.get('data_ids')} ids there, {own['data_ids']} here")
+        if differences:
+            raise ValueError(f"{folder}: checkpoint of another run: {'; '.join(differences)}")

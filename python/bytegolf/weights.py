@@ -178,7 +178,7 @@ def _own_config(file: _File) -> Config:
             "say rope_dims, xsa_last_n, ln_scale, jepa_chunk_size and the like)"
         )
     try:
-        return Config.from_text(file.options, "the options inside")
+        return Config.stored(file.options, "the options inside")
     except ValueError as error:
         raise FormatError(f"{file.path}: {error}") from error
 

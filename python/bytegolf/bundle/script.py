@@ -48,6 +48,14 @@ def recipe(config: Config) -> str:
     return "".join(line for line in lines if line.split("=")[0].strip() not in OWN)
 
 
+def shared(config: Config) -> Config:
+    """`config` without what a run chooses for itself, which is as if nobody had chosen: equal for all seeds of one submission."""
+    if config.dtype == DTYPES.get(config.device, ("",))[0]:
+        config = config.replace(dtype="auto")
+    absent = Config.absent().to_dict()
+    return config.replace(**{name: absent[name] for name in OWN})
+
+
 def keep(config: Config, folder: Path) -> Path | None:
     """Writes the train_gpt.py of the running sources and `config` into a run's folder; None where there are no sources."""
     text = own_script(config)
@@ -62,14 +70,15 @@ def keep(config: Config, folder: Path) -> Path | None:
 
 def own_script(config: Config) -> bytes | None:
     """The file that a run by `config` counts: the train_gpt.py it came from when that has the same options, else a new one."""
-    came_from, wanted = ROOT / NAME, recipe(config)
+    came_from = ROOT / NAME
     if came_from.is_file():
         text = came_from.read_bytes()
         found = read(text, str(came_from))
-        if found.config == wanted and not bootstrap.differing(found.files, ROOT):
-            return text
+        if not bootstrap.differing(found.files, ROOT):
+            if not Config.stored(found.config, NAME).differences(shared(config)):
+                return text
     paths = source_paths(ROOT)
-    return assemble(wanted, {path: (ROOT / path).read_bytes() for path in paths}) if paths else None
+    return assemble(recipe(config), {path: (ROOT / path).read_bytes() for path in paths}) if paths else None
 
 
 def source_paths(root: Path) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bytegolf import log
+from bytegolf.config import Config
 
 # Options that say where data lies and how a run is watched, and its seed; runs that differ in nothing else are one group.
 IRRELEVANT = {"seed", "train_data", "val_data", "log_every", "val_every", "val_ids", "checkpoint_every", "track"}
@@ -75,6 +76,8 @@ def names_of_groups(configs: Sequence[dict[str, Any]]) -> list[str]:
     """A name for each run, equal for runs of one group: the options in which groups differ; "" for a single run."""
     if len(configs) == 1:
         return [""]
+    absent = Config.absent().to_dict()  # what a run means by an option that was added after it
+    configs = [absent | config if config else config for config in configs]
     options = {name for config in configs for name in config} - IRRELEVANT
     differing = [name for name in sorted(options) if len({str(config.get(name)) for config in configs}) > 1]
     return [" ".join(f"{name}={config.get(name)}" for name in differing) or "runs" for config in configs]

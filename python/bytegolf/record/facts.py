@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bytegolf.bundle.meter import sha256
-from bytegolf.bundle.script import recipe
+from bytegolf.bundle.script import shared
 from bytegolf.config import Config
 from bytegolf.log import read_log
 
@@ -81,7 +82,7 @@ def read_facts(path: Path) -> Facts:
 
 def _facts(path: Path, lines: list[dict[str, Any]], starts: list[dict[str, Any]], end: dict[str, Any]) -> Facts:
     start, made, record, whole = starts[-1], end["made"], end["sliding"], end["whole"]
-    config = Config().replace(**start["config"])
+    config = Config.stored(start["config"], f"the options of {path}")
     eval_s = (
         end["load_seconds"] + record["seconds"] + (whole["seconds"] if whole["stride"] != record["stride"] else 0.0)
     )
@@ -111,13 +112,20 @@ def _world_size(start: dict[str, Any]) -> int:
 
 
 def config_hash(config: Config) -> str:
-    """SHA-256 of the options that all seeds share."""
-    return hashlib.sha256(recipe(config).encode()).hexdigest()
+    """Names the options that all seeds share: "2:" and the SHA-256 of their canonical form."""
+    return f"2:{hashlib.sha256(shared(config).canonical().encode()).hexdigest()}"
 
 
-def _computed(fact: Any) -> Any:
-    """A fact of a `start` line; of options those that change what is computed: who tracks a run may change."""
-    return {name: value for name, value in fact.items() if name != "track"} if isinstance(fact, dict) else fact
+def config_hash_like(said: str, names: Iterable[str], config: Config) -> str:
+    """The hash of `config` as the version made it that wrote `said`; `names` are the options that it knew, in its order.
+
+    The first hash had no number before it: SHA-256 of the lines of all options but those that a run chooses for itself.
+    """
+    if ":" in said:
+        return config_hash(config)
+    own, config = ("seed", "train_data", "val_data", "device", "track"), shared(config)
+    text = "".join(f"{name} = {config.get(name)}\n" for name in names if name not in own)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _disagreements(
@@ -132,15 +140,21 @@ def _disagreements(
 
     for line in starts:
         same("seed and option seed", line["seed"], line["config"]["seed"])
-        for name in ("seed", "config", "code_sha256"):
-            if _computed(line[name]) != _computed(starts[0][name]):
-                found.append(f"{name} changed where the run was resumed at step {line['step']}")
+        where = f"where the run was resumed at step {line['step']}"
+        for name in ("seed", "code_sha256"):
+            if line[name] != starts[0][name]:
+                found.append(f"{name} changed {where}")
+        first, later = (Config.stored(options, "the log") for options in (starts[0]["config"], line["config"]))
+        for name, before, after in first.differences(later):
+            if name != "track":  # changes nothing that is computed
+                found.append(f"config changed {where}: {name} from {before} to {after}")
         if _world_size(line) != _world_size(starts[0]):
-            found.append(f"world_size changed where the run was resumed at step {line['step']}")
+            found.append(f"world_size changed {where}")
         gpus = re.match(r"(\d+) x ", line["hardware"])
         if gpus:  # one a rank
             same("ranks and GPUs", _world_size(line), int(gpus[1]))
-    same("sha256 of the options and config_sha256", config_hash(config), made["config_sha256"])
+    again = config_hash_like(made["config_sha256"], starts[-1]["config"], config)
+    same("sha256 of the options and config_sha256", again, made["config_sha256"])
     same("code_sha256 at start and end", starts[-1]["code_sha256"], made["code_sha256"])
     if made["code_bytes"] is not None:
         same("code + artifact and total_bytes", made["code_bytes"] + end["artifact_bytes"], made["total_bytes"])

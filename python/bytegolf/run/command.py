@@ -31,7 +31,7 @@ def train(source: str | None, overrides: Sequence[str], folder: Path | None, res
         config = (
             resolve(source, overrides)
             if source
-            else Config.from_toml(folder / "config.toml").replace(**split(overrides))
+            else Config.of_run(folder / "config.toml").replace(**split(overrides))
         )
     else:
         if source is None:

@@ -62,4 +62,4 @@ def ids_of(data: str, config: Config, split: str) -> Ids:
 def stride_of(path: Path, model: Model, window: int) -> int:
     """The stride of the score of record: of the run that made the artifact, where its config is beside it."""
     own = path.parent / "config.toml"
-    return min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
+    return min((Config.of_run(own) if own.is_file() else model.config).eval_stride, window)

@@ -53,7 +53,7 @@ def _checkpoint_weights(source: Path, weights: str) -> tuple[Model, dict[str, An
     inside = source / "checkpoints"
     folder = inside if inside.is_dir() else source
     state, facts = read_checkpoint(folder)
-    config = Config.from_text(str(facts.get("config", "")), f"the options of {folder}")
+    config = Config.stored(str(facts.get("config", "")), f"the options of {folder}")
     names = [key.removeprefix("weights/") for key in state if key.startswith("weights/")]
     kept = {key.partition("/")[0] for key in state}
     averaged = weights == "raw" or weights in kept

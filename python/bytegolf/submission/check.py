@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,8 @@ def _together(runs: Sequence[Facts], track: str, seeds: Sequence[int] | None) ->
         pair = f"seeds {first.seed} and {run.seed}"
         for text in differences(first, run):
             found.append(Problem("different-configs", f"{pair}: {text}"))
-        if run.code_sha256 != first.code_sha256 and run.config_sha256 == first.config_sha256:
+        same = not script.shared(first.config).differences(script.shared(run.config))
+        if run.code_sha256 != first.code_sha256 and same:
             found.append(Problem("different-code", f"{pair} were made by different sources"))
         if run.val_sha256 != first.val_sha256:
             found.append(Problem("different-validation", f"{pair} were scored on different ids"))
@@ -101,8 +102,7 @@ def _together(runs: Sequence[Facts], track: str, seeds: Sequence[int] | None) ->
 
 def differences(one: Facts, other: Facts) -> list[str]:
     """Options, data and arithmetic in which two runs differ, but for what a run chooses for itself."""
-    a, b = (script.recipe(run.config).splitlines() for run in (one, other))
-    found = [f"`{x}` and `{y}`" for x, y in zip(a, b, strict=True) if x != y]
+    found = [f"`{x}` and `{y}`" for x, y in _pairs(script.shared(one.config), script.shared(other.config))]
     for name in ("world_size", "device", "dtype", "version", "train_ids"):
         x, y = getattr(one, name), getattr(other, name)
         if x != y:
@@ -125,13 +125,14 @@ def files(run: Facts, folder: Path) -> list[Problem]:
         ("sha256 of code", run.code_sha256, sha256(folder / script.NAME)),
         ("sha256 of artifact", run.artifact_sha256, sha256(folder / ARTIFACT)),
     ]
-    config = Config.from_toml(folder / CONFIG)
+    config = Config.of_run(folder / CONFIG)
     pairs.append(("seed", run.seed, config.seed))
-    pairs += [("option", f"`{x}`", f"`{y}`") for x, y in _lines(run.config.text(), config.text())]
+    pairs += [("option", f"`{x}`", f"`{y}`") for x, y in _pairs(run.config, config)]
     carried = script.read((folder / script.NAME).read_bytes(), str(folder / script.NAME)).config
-    pairs += [("option in train_gpt.py", f"`{x}`", f"`{y}`") for x, y in _lines(script.recipe(config), carried)]
-    options = artifact_options(folder / ARTIFACT)
-    pairs += [("option in the artifact", f"`{x}`", f"`{y}`") for x, y in _lines(config.text(["model"]), options)]
+    own = Config.stored(carried, f"the options of {folder / script.NAME}")
+    pairs += [("option in train_gpt.py", f"`{x}`", f"`{y}`") for x, y in _pairs(script.shared(config), own)]
+    model = Config.stored(artifact_options(folder / ARTIFACT), f"the options inside {folder / ARTIFACT}")
+    pairs += [("option in the artifact", f"`{x}`", f"`{y}`") for x, y in _pairs(config, model, ["model"])]
     report = folder / FIELDS
     if report.is_file():
         said = Submission.model_validate_json(report.read_bytes())
@@ -147,11 +148,8 @@ def files(run: Facts, folder: Path) -> list[Problem]:
     return found
 
 
-def _lines(one: str, other: str) -> Iterable[tuple[str, str]]:
-    a, b = one.splitlines(), other.splitlines()
-    length = max(len(a), len(b))
-    padded = zip(a + ["nothing"] * (length - len(a)), b + ["nothing"] * (length - len(b)), strict=True)
-    return [(x, y) for x, y in padded if x != y]
+def _pairs(one: Config, other: Config, sections: Sequence[str] = ("model", "train", "run")) -> list[tuple[str, str]]:
+    return [(f"{name} = {x}", f"{name} = {y}") for name, x, y in one.differences(other, list(sections))]
 
 
 def requirements(carried: dict[str, bytes], device: str) -> str:

@@ -227,23 +227,24 @@ def _texts(folder: Path, submission: Submission, runs: list[Facts]) -> list[Clai
     claims.append(
         Claim(CONFIG, "options of train_gpt.py", _first_difference(carried.config, own), carried.config == own)
     )
-    recipe = script.recipe(runs[0].config)
-    claims.append(
-        Claim(
-            "options in train_gpt.py",
-            "those of the logs",
-            _first_difference(recipe, carried.config),
-            recipe == carried.config,
-        )
-    )
+    logged = runs[0].config
+    claims.append(_options(script.NAME, script.shared(logged), carried.config, ["model", "train", "run"]))
     there = (folder / REQUIREMENTS).read_text(encoding="utf-8", errors="replace")
     claims.append(Claim(REQUIREMENTS, "as the sources ask", _first_difference(needed, there), needed == there))
     with contextlib.suppress(ValueError, OSError, _bytegolf.FormatError):  # told above
-        inside, outside = artifact_options(folder / ARTIFACT), runs[0].config.text(["model"])
-        claims.append(
-            Claim("options in the artifact", "those of the logs", _first_difference(outside, inside), inside == outside)
-        )
+        claims.append(_options("the artifact", logged, artifact_options(folder / ARTIFACT), ["model"]))
     return claims
+
+
+def _options(where: str, logged: Config, there: str, sections: list[str]) -> Claim:
+    """Options stored somewhere against those of the logs, by what they mean."""
+    what, claimed = f"options in {where}", "those of the logs"
+    try:
+        found = logged.differences(Config.stored(there, where), sections)
+    except ValueError as error:
+        return Claim(what, claimed, str(error), False)
+    words = [f"`{name} = {other}` in place of `{name} = {own}`" for name, own, other in found]
+    return Claim(what, claimed, words[0] if words else "equal", not words)
 
 
 def _first_difference(claimed: str, found: str) -> str:

@@ -62,11 +62,14 @@ def _figures(end: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(folder: Path, was: dict[str, Any], config: Config) -> None:
-    now = config.to_dict()
-    for name in now:
-        if name not in _WATCHING and name in was and was[name] != now[name]:
+    try:
+        options = Config.stored(was, f"the log in {folder}").differences(config) if was else []
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    for name, there, now in options:
+        if name not in _WATCHING:
             raise UserError(
-                f"{folder}: its run has {name} = {was[name]}, the sweep file now gives {now[name]}; "
+                f"{folder}: its run has {name} = {there}, the sweep file now gives {now}; "
                 "choose another folder with --out, or remove that run's"
             )
 

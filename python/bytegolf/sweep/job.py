@@ -66,7 +66,7 @@ class TrainJob:
 
     def _plan(self, folder: Path, rank: int) -> tuple[list[str], dict[str, str]]:
         """Command and environment of this task's process. RuntimeError when the first task never tells."""
-        config = Config.from_text(self.config, f"the options of {folder}")
+        config = Config.stored(self.config, f"the options of {folder}")
         if self.tasks == 1:
             return command(folder, config, self.ranks), environment()
         path, attempt = folder / PLAN, [os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")]
