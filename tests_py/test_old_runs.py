@@ -20,7 +20,7 @@ from bytegolf.cli import main
 from bytegolf.config import Config
 from bytegolf.log import read_log
 from bytegolf.compare.places import names_of_groups
-from bytegolf.submission import script
+from bytegolf.bundle import script
 from bytegolf.record.facts import read_facts
 from bytegolf.sweep.folder import look
 
