@@ -3,13 +3,14 @@
 #include "bench/device_cases.h"
 #include "kernels/activation.h"
 #include "kernels/attention.h"
-#include "kernels/chunk.h"
+#include "kernels/chunk_shift.h"
 #include "kernels/embedding.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_loss.h"
 #include "kernels/qk_norm_rope.h"
 #include "kernels/residual.h"
 #include "kernels/rms_norm.h"
+#include "kernels/segment.h"
 #include "kernels/smear.h"
 #include "kernels/softmax_xent.h"
 #include "kernels/xsa.h"
@@ -258,13 +259,20 @@ class Table {
 
   void jepa() {
     const int64_t C = T_ / kChunk, R = B_ * C;
+    const Segments chunks_of = Segments::equal(T_, kChunk);
     const Shape rows3{B_, T_, D}, chunks{B_, C, D}, latents{B_, C, L}, flat{R, L}, means{2, kDirections, kSigregPoints};
-    elementwise("chunk_mean", {act(rows3)}, {act(chunks)},
-                [](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_mean(c, x[0], kChunk, y[0]); });
-    elementwise("chunk_add forward", {act(chunks)}, {act(rows3, kAdded)},
-                [](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_add_forward(c, x[0], kChunk, y[0]); });
-    elementwise("chunk_add backward", {act(rows3)}, {act(chunks)},
-                [](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_add_backward(c, x[0], kChunk, y[0]); });
+    elementwise("segment_mean", {act(rows3)}, {act(chunks)},
+                [chunks_of](const Ctx& c, const Tensors& x, const Tensors& y) {
+                  segment_mean_forward(c, x[0], chunks_of, y[0]);
+                });
+    elementwise("segment_add forward", {act(chunks)}, {act(rows3, kAdded)},
+                [chunks_of](const Ctx& c, const Tensors& x, const Tensors& y) {
+                  segment_add_forward(c, x[0], chunks_of, y[0]);
+                });
+    elementwise("segment_add backward", {act(rows3)}, {act(chunks)},
+                [chunks_of](const Ctx& c, const Tensors& x, const Tensors& y) {
+                  segment_add_backward(c, x[0], chunks_of, y[0]);
+                });
     elementwise("chunk_shift backward", {act(latents)}, {act(latents, kAdded), full({L})},
                 [](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_shift_backward(c, x[0], y[0], y[1]); });
     const Activation silu;

@@ -3,12 +3,12 @@
 
 #include "bench/cases.h"
 #include "kernels/activation.h"
-#include "kernels/chunk.h"
 #include "kernels/embedding.h"
 #include "kernels/latent_loss.h"
 #include "kernels/qk_norm_rope.h"
 #include "kernels/residual.h"
 #include "kernels/rms_norm.h"
+#include "kernels/segment.h"
 #include "kernels/smear.h"
 #include "kernels/softmax_xent.h"
 #include "kernels/xsa.h"
@@ -130,11 +130,12 @@ std::vector<Case> elementwise_cases(const Ctx& ctx) {
   add("softmax_xent backward", {{N, V}, {N}}, {{N, V}}, [own, ids](const Ctx& c, const Tensors& x, const Tensors& y) {
     softmax_xent_backward(c, x[0], ids, x[1], 30, 1.0 / N, y[0]);
   });
-  add("chunk_mean", {rows3}, {latents},
-      [=](const Ctx& c, const Tensors& x, const Tensors& y) { chunk_mean(c, x[0], chunk, y[0]); });
-  add("chunk_add", {latents}, {rows3}, [=](const Ctx& c, const Tensors& x, const Tensors& y) {
+  add("segment_mean", {rows3}, {latents}, [=](const Ctx& c, const Tensors& x, const Tensors& y) {
+    segment_mean_forward(c, x[0], Segments::equal(x[0].dim(1), chunk), y[0]);
+  });
+  add("segment_add", {latents}, {rows3}, [=](const Ctx& c, const Tensors& x, const Tensors& y) {
     fill_zero(c, y[0]);
-    chunk_add_forward(c, x[0], chunk, y[0]);
+    segment_add_forward(c, x[0], Segments::equal(y[0].dim(1), chunk), y[0]);
   });
   const Tensor means = own->zeros({2, 256, kSigregPoints}, DType::f64), loss = own->zeros({}, DType::f64),
                one = own->zeros({}, DType::f64);

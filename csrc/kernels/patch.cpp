@@ -4,8 +4,6 @@
 
 BG_DECLARE_BODIES(patch_unfold_forward)
 BG_DECLARE_BODIES(patch_unfold_backward)
-BG_DECLARE_BODIES(patch_mean_forward)
-BG_DECLARE_BODIES(patch_mean_backward)
 BG_DECLARE_BODIES(patch_conv_forward)
 BG_DECLARE_BODIES(patch_conv_backward)
 
@@ -25,14 +23,6 @@ void patch_unfold_forward(const Ctx& ctx, Tensor e, int64_t K, Tensor out) {
 void patch_unfold_backward(const Ctx& ctx, Tensor dout, int64_t K, Tensor de) {
   check(de, dout, K, de.dim(2) * K);
   BG_DISPATCH(de.device(), patch_unfold_backward(ctx, dout, K, de));
-}
-void patch_mean_forward(const Ctx& ctx, Tensor f, int64_t K, Tensor out) {
-  check(f, out, K, f.dim(2));
-  BG_DISPATCH(f.device(), patch_mean_forward(ctx, f, K, out));
-}
-void patch_mean_backward(const Ctx& ctx, Tensor dout, int64_t K, Tensor df) {
-  check(df, dout, K, df.dim(2));
-  BG_DISPATCH(df.device(), patch_mean_backward(ctx, dout, K, df));
 }
 void patch_conv_forward(const Ctx& ctx, Tensor s, Tensor w, Tensor c) {
   BG_CHECK(s.rank() == 3 && s.shape() == c.shape() && w.rank() == 3 && w.dim(0) == s.dim(2), "patch_conv of",

@@ -1,5 +1,6 @@
-// Between bytes and static patches of K bytes. Patch j ends at byte jK: its window is jK-K+1 .. jK, zeros before the
-// row. Bytes behind the last window (the last K-1 of a row) reach no patch.
+// Static patches of K bytes: the operand of a convolution over each patch, and a convolution inside each block of K bytes.
+// Patch j ends at byte jK: its window is jK-K+1 .. jK, zeros before the row. Bytes after the last window (the last K-1
+// of a row) reach no patch. The mean over a window is segment_mean_forward() with Segments::ending_at_multiples().
 #pragma once
 
 #include "base/ctx.h"
@@ -7,20 +8,15 @@
 
 namespace bg {
 
-/// out[b,j, c*K + i] = e[b, jK-K+1+i, c].  e (B,T,E), out (B,T/K,E*K): the convolution's operand.
+/// out[b,j, c*K + i] = e[b, jK-K+1+i, c].  e (B,T,E), T a multiple of K, out (B,T/K,E*K): the convolution's operand.
 void patch_unfold_forward(const Ctx& ctx, Tensor e, int64_t K, Tensor out);
-/// de += what belongs to each byte.
+/// de[b,t,c] += the element of dout that e[b,t,c] became, if any.
 void patch_unfold_backward(const Ctx& ctx, Tensor dout, int64_t K, Tensor de);
-
-/// out[b,j] = sum of f[b,t] over the window / K.  f (B,T,W), out (B,T/K,W).
-void patch_mean_forward(const Ctx& ctx, Tensor f, int64_t K, Tensor out);
-/// df (set).
-void patch_mean_backward(const Ctx& ctx, Tensor dout, int64_t K, Tensor df);
 
 /// c[b,t,:] = sum_i w[:,0,i] s[b,t-K+1+i,:] over the positions from the start of t's block of K (t // K) on.
 /// s, c (B,T,D), w (D,1,K).
 void patch_conv_forward(const Ctx& ctx, Tensor s, Tensor w, Tensor c);
-/// ds (set, not dc), dw +=.
+/// Overwrites ds, which must not be dc; adds to dw.
 void patch_conv_backward(const Ctx& ctx, Tensor s, Tensor w, Tensor dc, Tensor ds, Tensor dw);
 
 }  // namespace bg

@@ -1,7 +1,7 @@
 #include "model/bigram.h"
 
 #include "kernels/gemm.h"
-#include "kernels/patch.h"
+#include "kernels/segment.h"
 #include "model/family.h"
 
 namespace bg {
@@ -35,7 +35,7 @@ Tensor Bigram::forward(const Ctx& ctx, Tensor ids) {
   bigram_hash(ctx, ids, config_.bigram_hash == "xor" ? BigramHash::xor_ : BigramHash::product,
               config_.bigram_vocab_size, buckets_);
   embedding_forward(ctx, buckets_, embed_.value, rows_.reshape({N, W}));
-  if (K > 1) patch_mean_forward(ctx, rows_, K, means_);
+  if (K > 1) segment_mean_forward(ctx, rows_, Segments::ending_at_multiples(rows_.dim(1), K), means_);
   return project(ctx);
 }
 
@@ -50,7 +50,7 @@ void Bigram::backward(const Ctx& ctx, Tensor dp) {
   const Tensor in = K > 1 ? means_ : rows_, din = K > 1 ? dmeans_ : drows_;
   linear_backward_weight(ctx, in.reshape({N / K, W}), dp, proj_.grad);
   linear_backward_input(ctx, dp, proj_.operand, din.reshape({N / K, W}));
-  if (K > 1) patch_mean_backward(ctx, dmeans_, K, drows_);
+  if (K > 1) segment_mean_backward(ctx, dmeans_, Segments::ending_at_multiples(drows_.dim(1), K), drows_);
   embedding_backward(ctx, buckets_, drows_.reshape({N, W}), embed_.grad);
 }
 

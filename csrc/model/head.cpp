@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
-#include "kernels/chunk.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_loss.h"
 #include "kernels/patch.h"
 #include "kernels/residual.h"
 #include "kernels/rms_norm.h"
+#include "kernels/segment.h"
 #include "kernels/softmax_xent.h"
 #include "model/family.h"
 
@@ -57,7 +57,7 @@ Tensor OutputStage::forward(const Ctx& ctx, Tensor x) {
   if (patched()) {
     const Tensor e = input_.bytes();
     linear_forward(ctx, e.reshape({N, e.dim(2)}), byte_proj_.operand, s_.reshape({N, D}));
-    chunk_add_forward(ctx, normed_.reshape({e.dim(0), e.dim(1) / K, D}), K, s_);
+    segment_add_forward(ctx, normed_.reshape({e.dim(0), e.dim(1) / K, D}), Segments::equal(e.dim(1), K), s_);
     patch_conv_forward(ctx, s_, conv_.value, c_);
     rms_norm_forward(ctx, c_.reshape({N, D}), 1, eps, r_, c_rstd_);
     r = r_;
@@ -86,7 +86,7 @@ void OutputStage::backward_logits(const Ctx& ctx, Tensor targets, double scale, 
   linear_backward_input(ctx, dlogits, output().operand, dc);
   rms_norm_backward(ctx, r_, c_rstd_, 1, dc, dc, Write::set);
   patch_conv_backward(ctx, s_, conv_.value, dc_, ds_, conv_.grad);
-  chunk_add_backward(ctx, ds_, K, dnormed.reshape({e.dim(0), e.dim(1) / K, D}));
+  segment_add_backward(ctx, ds_, Segments::equal(e.dim(1), K), dnormed.reshape({e.dim(0), e.dim(1) / K, D}));
   linear_backward_weight(ctx, e.reshape({N, e.dim(2)}), ds, byte_proj_.grad);
   linear_backward_input(ctx, ds, byte_proj_.operand, de.reshape({N, e.dim(2)}));
 }

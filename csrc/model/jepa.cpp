@@ -5,11 +5,12 @@
 
 #include "base/random.h"
 #include "kernels/activation.h"
-#include "kernels/chunk.h"
+#include "kernels/chunk_shift.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_loss.h"
 #include "kernels/residual.h"
 #include "kernels/rms_norm.h"
+#include "kernels/segment.h"
 #include "model/linear_init.h"
 #include "tensor/transfer.h"
 
@@ -127,8 +128,8 @@ void Jepa::fill(const Ctx& ctx, Tensor x, const Decoding& decoding) {
   if (c > 0) copy_tensor(ctx, of_chunk(m_, c - 1), of_row(mean_));
   if (inside == 0) return;
   if (c < whole) copy_tensor(ctx, of_chunk(added_, c), of_row(held_));
-  chunk_step(ctx, x.slice(1, c * chunk, decoding.length), decoding.chunk_at, decoding.limit, chunk, of_row(held_),
-             of_row(sum_), of_row(mean_), of_row(held_));
+  segment_step(ctx, x.slice(1, c * chunk, decoding.length), decoding.chunk_at, decoding.limit, chunk, of_row(held_),
+               of_row(sum_), of_row(mean_), of_row(held_));
 }
 
 // Chunk means, latents and predictions of every row each time, needed only where a chunk opens: two in a hundred of a
@@ -139,8 +140,8 @@ void Jepa::step(const Ctx& ctx, Tensor x, const Decoding& decoding) {
   copy_tensor(ctx, z_, before_);
   predict(ctx);
   linear_forward(ctx, guess_, inject_.operand, added_.reshape({rows, D}));
-  chunk_step(ctx, x.reshape({rows, 1, D}), decoding.at, decoding.limit, config_.jepa_chunk_size,
-             added_.reshape({rows, D}), sum_, mean_, held_);
+  segment_step(ctx, x.reshape({rows, 1, D}), decoding.at, decoding.limit, config_.jepa_chunk_size,
+               added_.reshape({rows, D}), sum_, mean_, held_);
 }
 
 void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor sigreg, const Decoding& decoding) {
@@ -150,7 +151,7 @@ void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor si
     return;
   }
   const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, R = guess_.dim(0);
-  chunk_mean(ctx, x, config_.jepa_chunk_size, m_);
+  segment_mean_forward(ctx, x, Segments::equal(x.dim(1), config_.jepa_chunk_size), m_);
   project(ctx, m_.reshape({R, D}));
   chunk_shift_forward(ctx, z_, start_.value, before_);
   predict(ctx);
@@ -164,13 +165,13 @@ void Jepa::forward(const Ctx& ctx, Tensor x, bool losses, Tensor pred, Tensor si
   }
   linear_forward(ctx, guess_, inject_.operand, added_.reshape({R, D}));
   if (filling) fill(ctx, x, decoding);
-  chunk_add_forward(ctx, added_, config_.jepa_chunk_size, x);
+  segment_add_forward(ctx, added_, Segments::equal(x.dim(1), config_.jepa_chunk_size), x);
 }
 
 void Jepa::backward(const Ctx& ctx, Tensor dx, bool losses, double scale, Tensor weight) {
   if (empty()) return;
   const int64_t D = config_.model_dim, L = config_.jepa_latent_dim, F = config_.jepa_proj_hidden, R = guess_.dim(0);
-  chunk_add_backward(ctx, dx, config_.jepa_chunk_size, dadded_);
+  segment_add_backward(ctx, dx, Segments::equal(dx.dim(1), config_.jepa_chunk_size), dadded_);
   linear_backward_weight(ctx, guess_, dadded_.reshape({R, D}), inject_.grad);
   if (!losses) return;
 

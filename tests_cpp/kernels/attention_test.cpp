@@ -272,9 +272,26 @@ TEST(AttentionErrors, NameTheOperand) {
     EXPECT_NE(std::string(error.what()).find("doc_start of position 2 in row 0 is 3"), std::string::npos)
         << error.what();
   }
+  o.starts = {0, 1, 0, 3};
+  try {
+    o.forward(ctx);
+    FAIL() << "accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_NE(std::string(error.what()).find("doc_start decreases to 0 at position 2 in row 0"), std::string::npos)
+        << error.what();
+  }
   Operands<float> p({1, 4, 2, 1, 4, 0, false});
   EXPECT_THROW(attention_forward(ctx, p.q(), p.k(), p.v(), -1, Tensor(), p.plain(p.y), p.log_sums()), InvalidArgument);
   EXPECT_THROW(attention_forward(ctx, p.q(), p.k(), p.q(), 0, Tensor(), p.plain(p.y), p.log_sums()), InvalidArgument);
+  const auto elsewhere = [](Tensor t) { return Tensor(t.data(), t.shape(), t.dtype(), Device::cuda); };
+  EXPECT_THROW(attention_forward(ctx, p.q(), p.k(), p.v(), 0, Tensor(), p.plain(p.y), elsewhere(p.log_sums())),
+               InvalidArgument);
+  EXPECT_THROW(attention_forward(ctx, p.q(), p.k(), p.v(), 0, Tensor(), elsewhere(p.plain(p.y)), p.log_sums()),
+               InvalidArgument);
+  p.forward(ctx);
+  EXPECT_THROW(attention_backward(ctx, p.q(), p.k(), p.v(), 0, Tensor(), p.plain(p.y), p.log_sums(), p.plain(p.dy),
+                                  p.dq(), p.dk(), p.dv(), elsewhere(p.space())),
+               InvalidArgument);
 }
 
 }  // namespace

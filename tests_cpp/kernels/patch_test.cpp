@@ -31,28 +31,6 @@ OpCase unfold(int64_t B, int64_t J, int64_t K, int64_t E) {
   return c;
 }
 
-OpCase mean(int64_t B, int64_t J, int64_t K, int64_t W) {
-  const int64_t T = J * K;
-  OpCase c;
-  c.name = words("patch_mean", B, J, K, W);
-  c.inputs = {{"f", {B, T, W}}};
-  c.outputs = {{{B, J, W}}};
-  c.forward = [=](OpRun& r) { patch_mean_forward(r.ctx, r.in[0], K, r.out[0]); };
-  c.backward = [=](OpRun& r) { patch_mean_backward(r.ctx, r.dout[0], K, r.din[0]); };
-  c.formula = [=](const Lists& in) {
-    std::vector<double> out;
-    for (int64_t b = 0; b < B; ++b)
-      for (int64_t j = 0; j < J; ++j)
-        for (int64_t w = 0; w < W; ++w) {
-          double sum = 0;
-          for (int64_t t = j * K - K + 1; t <= j * K; ++t) sum += at(in[0], T, W, b, t, w);
-          out.push_back(sum / static_cast<double>(K));
-        }
-    return Lists{out};
-  };
-  return c;
-}
-
 OpCase conv(int64_t B, int64_t J, int64_t K, int64_t D) {
   const int64_t T = J * K;
   OpCase c;
@@ -93,10 +71,8 @@ std::vector<OpCase> cuda(Make make) {
 }
 
 BG_PROVE_CUDA(PatchUnfold, cuda(unfold))
-BG_PROVE_CUDA(PatchMean, cuda(mean))
 BG_PROVE_CUDA(PatchConv, cuda(conv))
 BG_PROVE_OP(PatchUnfold, small(unfold), large(unfold))
-BG_PROVE_OP(PatchMean, small(mean), large(mean))
 BG_PROVE_OP(PatchConv, small(conv), large(conv))
 
 }  // namespace

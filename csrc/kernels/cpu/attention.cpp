@@ -1,4 +1,4 @@
-// Attention on the CPU: float64 by plain loops, float32 by blocks.
+// Attention on the CPU: float64 and ranges of keys by plain loops, causal float32 by blocks.
 #include "kernels/attention.h"
 
 #include <cmath>
@@ -32,14 +32,14 @@ AttentionArgs arguments(const Tensor& q, const Tensor& k, const Tensor& v, int64
 
 void attention_forward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
                        Tensor lse, Tensor) {
-  if (q.dtype() == DType::f64) return attention_forward_loops<double>(ctx, q, k, v, window, doc_start, y, lse);
+  if (q.dtype() == DType::f64) return attention_forward_loops<double>(ctx, q, k, v, {window, doc_start}, y, lse);
   attention_forward_fast(*ctx.pool, arguments(q, k, v, window, doc_start, y, lse));
 }
 
 void attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
                         Tensor lse, Tensor dy, Tensor dq, Tensor dk, Tensor dv, Tensor scratch) {
   if (q.dtype() == DType::f64)
-    return attention_backward_loops<double>(ctx, q, k, v, window, doc_start, y, lse, dy, dq, dk, dv);
+    return attention_backward_loops<double>(ctx, q, k, v, {window, doc_start}, y, lse, dy, dq, dk, dv);
   AttentionArgs p = arguments(q, k, v, window, doc_start, y, lse);
   p.dy = HeadRows(dy);
   p.dq = HeadRows(dq);
@@ -47,6 +47,15 @@ void attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t wi
   p.dv = HeadRows(dv);
   p.scratch = static_cast<float*>(scratch.data());
   attention_backward_fast(*ctx.pool, p);
+}
+
+void cross_attention_forward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, KeyRange range, Tensor y, Tensor lse) {
+  BG_FLOATS(q.dtype(), T, attention_forward_loops<T>(ctx, q, k, v, {range, k.dim(1)}, y, lse));
+}
+
+void cross_attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, KeyRange range, Tensor y, Tensor lse,
+                              Tensor dy, Tensor dq, Tensor dk, Tensor dv, Tensor) {
+  BG_FLOATS(q.dtype(), T, attention_backward_loops<T>(ctx, q, k, v, {range, k.dim(1)}, y, lse, dy, dq, dk, dv));
 }
 
 }  // namespace bg::cpu

@@ -34,32 +34,6 @@ void fold(const Ctx& ctx, Tensor dout, int64_t K, Tensor de) {
 }
 
 template <class T>
-void mean(const Ctx& ctx, Tensor f, int64_t K, Tensor out) {
-  const int64_t L = f.dim(1), W = f.dim(2), J = L / K;
-  const T* pf = f.ptr<T>();
-  T* po = out.ptr<T>();
-  for_rows(ctx, f.dim(0) * J, [=](int64_t n) {
-    const int64_t b = n / J, last = n % J * K;
-    T* row = po + n * W;
-    std::fill_n(row, W, T(0));
-    for (int64_t t = std::max<int64_t>(0, last - K + 1); t <= last; ++t)
-      for (int64_t i = 0; i < W; ++i) row[i] += pf[(b * L + t) * W + i];
-    for (int64_t i = 0; i < W; ++i) row[i] /= static_cast<T>(K);
-  });
-}
-
-template <class T>
-void mean_gradient(const Ctx& ctx, Tensor dout, int64_t K, Tensor df) {
-  const int64_t L = df.dim(1), W = df.dim(2), J = L / K;
-  const T* g = dout.ptr<T>();
-  T* pf = df.ptr<T>();
-  for_rows(ctx, df.dim(0) * L, [=](int64_t n) {
-    const int64_t j = (n % L + K - 1) / K;
-    for (int64_t i = 0; i < W; ++i) pf[n * W + i] = j < J ? g[(n / L * J + j) * W + i] / static_cast<T>(K) : T(0);
-  });
-}
-
-template <class T>
 void conv(const Ctx& ctx, Tensor s, Tensor w, Tensor c) {
   const int64_t L = s.dim(1), D = s.dim(2), K = w.dim(2);
   const T *ps = s.ptr<T>(), *pw = w.ptr<T>();
@@ -99,12 +73,6 @@ void patch_unfold_forward(const Ctx& ctx, Tensor e, int64_t K, Tensor out) {
 void patch_unfold_backward(const Ctx& ctx, Tensor dout, int64_t K, Tensor de) {
   BG_FLOATS(de.dtype(), T, fold<T>(ctx, dout, K, de));
 }
-void patch_mean_forward(const Ctx& ctx, Tensor f, int64_t K, Tensor out) {
-  BG_FLOATS(f.dtype(), T, mean<T>(ctx, f, K, out));
-}
-void patch_mean_backward(const Ctx& ctx, Tensor dout, int64_t K, Tensor df) {
-  BG_FLOATS(df.dtype(), T, mean_gradient<T>(ctx, dout, K, df));
-}
 void patch_conv_forward(const Ctx& ctx, Tensor s, Tensor w, Tensor c) {
   BG_FLOATS(s.dtype(), T, conv<T>(ctx, s, w, c));
 }
@@ -120,8 +88,6 @@ HWY_AFTER_NAMESPACE();
 namespace bg::cpu {
 BG_CPU_BODY(patch_unfold_forward)
 BG_CPU_BODY(patch_unfold_backward)
-BG_CPU_BODY(patch_mean_forward)
-BG_CPU_BODY(patch_mean_backward)
 BG_CPU_BODY(patch_conv_forward)
 BG_CPU_BODY(patch_conv_backward)
 }  // namespace bg::cpu

@@ -7,6 +7,7 @@
 // do not depend on later ones. Source: Dao 2023, arXiv:2307.08691.
 #include "kernels/cuda/attention_general.h"
 
+#include <algorithm>
 #include <climits>
 #include <cmath>
 
@@ -34,15 +35,22 @@ Heads<T> heads_of(Tensor x) {
 }
 
 struct Sizes {
-  int64_t B, T, H, G, window;
+  int64_t B, T, Tk, H, G, window;  // T queries, Tk keys
   int d;
+  bool causal;
   float scale;
-  const int32_t* doc_start;
-  /// First key that position t reads.
+  const int32_t *lower, *upper;  // (B, T), first and last key of each query (lower: doc_start where causal), or null
+  /// First key that query t reads.
   __device__ int first_key(int64_t b, int t) const {
-    int first = doc_start != nullptr ? doc_start[b * T + t] : 0;
+    int first = lower != nullptr ? max(lower[b * T + t], 0) : 0;
     if (window > 0 && window <= t) first = max(first, t - static_cast<int>(window) + 1);
     return first;
+  }
+  /// Last key that query t reads; before the first where it reads none.
+  __device__ int last_key(int64_t b, int t) const {
+    if (causal) return t;
+    const int end = static_cast<int>(Tk) - 1;
+    return upper != nullptr ? min(upper[b * T + t], end) : end;
   }
 };
 
@@ -191,16 +199,25 @@ struct Tiles {
   }
 };
 
-// First key that any of the N positions from t0 on reads.
+// First and last key that any of the N queries from t0 on reads; last < first when they read none.
+struct KeySpan {
+  int first, last;
+};
 template <int N>
-__device__ int first_key_of_tile(const Sizes& z, int64_t b, int t0) {
-  __shared__ int first;
-  if (threadIdx.x == 0) first = INT_MAX;
+__device__ KeySpan keys_of_tile(const Sizes& z, int64_t b, int t0) {
+  __shared__ int first, last;
+  if (threadIdx.x == 0) first = INT_MAX, last = -1;
   __syncthreads();
   const int t = t0 + static_cast<int>(threadIdx.x);
-  if (threadIdx.x < N && t < z.T) atomicMin(&first, z.first_key(b, t));
+  if (threadIdx.x < N && t < z.T) {
+    const int from = z.first_key(b, t), to = z.last_key(b, t);
+    if (from <= to) {
+      atomicMin(&first, from);
+      atomicMax(&last, to);
+    }
+  }
   __syncthreads();
-  return first;
+  return {first, last};
 }
 
 __device__ __forceinline__ float sum_of_16(float x) {
@@ -228,7 +245,7 @@ __global__ __launch_bounds__(kThreads) void attention_forward_kernel(Sizes z, He
   const T *from_k = k.at(b, g), *from_v = v.at(b, g);
   tile.load(sq, q, q.at(b, h), t0, z.T);
 
-  int first[kPer];
+  int first[kPer], end[kPer];
   float top[kPer], total[kPer];
   float4 sum[kPer][Tile::kGroups];
   Tile::clear(sum);
@@ -236,25 +253,25 @@ __global__ __launch_bounds__(kThreads) void attention_forward_kernel(Sizes z, He
   for (int i = 0; i < kPer; ++i) {
     const int t = t0 + Tile::ty() + 16 * i;
     first[i] = t < z.T ? z.first_key(b, t) : INT_MAX;
+    end[i] = t < z.T ? z.last_key(b, t) : -1;
     top[i] = -INFINITY;
     total[i] = 0;
   }
-  const int start = first_key_of_tile<N>(z, b, t0) / N * N, last = min(t0 + N, static_cast<int>(z.T)) - 1;
-  for (int s0 = start; s0 <= last; s0 += N) {
+  const KeySpan span = keys_of_tile<N>(z, b, t0);
+  for (int s0 = span.first / N * N; s0 <= span.last; s0 += N) {
     __syncthreads();
-    tile.load(skv, k, from_k, s0, z.T);
+    tile.load(skv, k, from_k, s0, z.Tk);
     __syncthreads();
     float s[kPer][kPer];
     tile.dots(sq, skv, s);
     float shrink[kPer];
 #pragma unroll
     for (int i = 0; i < kPer; ++i) {
-      const int t = t0 + Tile::ty() + 16 * i;
       float most = -INFINITY;
 #pragma unroll
       for (int j = 0; j < kPer; ++j) {
         const int at = s0 + Tile::tx() + 16 * j;
-        s[i][j] = at >= first[i] && at <= t ? s[i][j] * z.scale : -INFINITY;
+        s[i][j] = at >= first[i] && at <= end[i] ? s[i][j] * z.scale : -INFINITY;
         most = fmaxf(most, s[i][j]);
       }
       const float next = fmaxf(top[i], max_of_16(most));
@@ -278,7 +295,7 @@ __global__ __launch_bounds__(kThreads) void attention_forward_kernel(Sizes z, He
     }
     Tile::share(sp, s);
     __syncthreads();  // all have read the keys
-    tile.load(skv, v, from_v, s0, z.T);
+    tile.load(skv, v, from_v, s0, z.Tk);
     __syncthreads();
     tile.add_product(sp, skv, sum);
   }
@@ -287,7 +304,7 @@ __global__ __launch_bounds__(kThreads) void attention_forward_kernel(Sizes z, He
 #pragma unroll
   for (int i = 0; i < kPer; ++i) {
     const int t = t0 + Tile::ty() + 16 * i;
-    factor[i] = 1 / total[i];
+    factor[i] = first[i] > end[i] ? 0 : 1 / total[i];  // without keys y = 0, lse = -infinity
     if (t < z.T && Tile::tx() == 0) lse[(b * z.H + h) * z.T + t] = top[i] + logf(total[i]);
   }
   tile.store(y, y.at(b, h), t0, z.T, sum, factor);
@@ -322,7 +339,7 @@ __global__ __launch_bounds__(kThreads) void attention_dq_kernel(Sizes z, Heads<c
   tile.load(sq, q, q.at(b, h), t0, z.T);
   tile.load(sdy, dy, dy.at(b, h), t0, z.T);
 
-  int first[kPer];
+  int first[kPer], end[kPer];
   float row_lse[kPer], row_delta[kPer];
   float4 sum[kPer][Tile::kGroups];
   Tile::clear(sum);
@@ -331,14 +348,15 @@ __global__ __launch_bounds__(kThreads) void attention_dq_kernel(Sizes z, Heads<c
     const int t = t0 + Tile::ty() + 16 * i;
     const bool here = t < z.T;
     first[i] = here ? z.first_key(b, t) : INT_MAX;
+    end[i] = here ? z.last_key(b, t) : -1;
     row_lse[i] = here ? lse[(b * z.H + h) * z.T + t] : 0;
     row_delta[i] = here ? delta[(b * z.H + h) * z.T + t] : 0;
   }
-  const int start = first_key_of_tile<N>(z, b, t0) / N * N, last = min(t0 + N, static_cast<int>(z.T)) - 1;
-  for (int s0 = start; s0 <= last; s0 += N) {
+  const KeySpan span = keys_of_tile<N>(z, b, t0);
+  for (int s0 = span.first / N * N; s0 <= span.last; s0 += N) {
     __syncthreads();
-    tile.load(sk, k, k.at(b, g), s0, z.T);
-    tile.load(sv, v, v.at(b, g), s0, z.T);
+    tile.load(sk, k, k.at(b, g), s0, z.Tk);
+    tile.load(sv, v, v.at(b, g), s0, z.Tk);
     __syncthreads();
     float s[kPer][kPer], dp[kPer][kPer];
     tile.dots(sq, sk, s);
@@ -347,8 +365,8 @@ __global__ __launch_bounds__(kThreads) void attention_dq_kernel(Sizes z, Heads<c
     for (int i = 0; i < kPer; ++i)
 #pragma unroll
       for (int j = 0; j < kPer; ++j) {
-        const int t = t0 + Tile::ty() + 16 * i, at = s0 + Tile::tx() + 16 * j;
-        const float p = at >= first[i] && at <= t ? expf(s[i][j] * z.scale - row_lse[i]) : 0;
+        const int at = s0 + Tile::tx() + 16 * j;
+        const float p = at >= first[i] && at <= end[i] ? expf(s[i][j] * z.scale - row_lse[i]) : 0;
         s[i][j] = p * (dp[i][j] - row_delta[i]);
       }
     Tile::share(sds, s);
@@ -372,24 +390,26 @@ __global__ __launch_bounds__(kThreads) void attention_dkv_kernel(Sizes z, Heads<
   float *sk = shared, *sv = sk + tile.rows_floats(), *sq = sv + tile.rows_floats(), *sdy = sq + tile.rows_floats(),
         *sp = sdy + tile.rows_floats(), *sds = sp + Tile::kScoreFloats;
   const int64_t b = blockIdx.x / z.G, g = blockIdx.x % z.G, per_group = z.H / z.G;
-  const int s0 = static_cast<int>(blockIdx.y) * N, s_last = min(s0 + N, static_cast<int>(z.T)) - 1;
-  tile.load(sk, k, k.at(b, g), s0, z.T);
-  tile.load(sv, v, v.at(b, g), s0, z.T);
-  const int end =
-      static_cast<int>(z.window > 0 && z.window < z.T - s_last ? s_last + z.window : z.T);  // of the queries
+  const int s0 = static_cast<int>(blockIdx.y) * N, s_last = min(s0 + N, static_cast<int>(z.Tk)) - 1;
+  tile.load(sk, k, k.at(b, g), s0, z.Tk);
+  tile.load(sv, v, v.at(b, g), s0, z.Tk);
+  // Queries that may see these keys: ranges may come in any order.
+  const int begin = z.causal ? s0 : 0;
+  const int end = static_cast<int>(z.window > 0 && z.window < z.T - s_last ? s_last + z.window : z.T);
 
   float4 sum_k[kPer][Tile::kGroups], sum_v[kPer][Tile::kGroups];
   Tile::clear(sum_k);
   Tile::clear(sum_v);
   for (int64_t h = g * per_group; h < (g + 1) * per_group; ++h) {
-    for (int t0 = s0; t0 < end; t0 += N) {
-      int first[kPer];
+    for (int t0 = begin; t0 < end; t0 += N) {
+      int first[kPer], last[kPer];
       bool any = false;
 #pragma unroll
       for (int j = 0; j < kPer; ++j) {
         const int t = t0 + Tile::tx() + 16 * j;
         first[j] = t < z.T ? z.first_key(b, t) : INT_MAX;
-        any = any || first[j] <= s_last;
+        last[j] = t < z.T ? z.last_key(b, t) : -1;
+        any = any || (first[j] <= s_last && last[j] >= s0);
       }
       if (!__syncthreads_or(any)) continue;  // and all have read the tiles before
       tile.load(sq, q, q.at(b, h), t0, z.T);
@@ -406,7 +426,7 @@ __global__ __launch_bounds__(kThreads) void attention_dkv_kernel(Sizes z, Heads<
 #pragma unroll
         for (int i = 0; i < kPer; ++i) {
           const int at = s0 + Tile::ty() + 16 * i;
-          p[i][j] = at >= first[j] && at <= t ? expf(p[i][j] * z.scale - column_lse) : 0;
+          p[i][j] = at >= first[j] && at <= last[j] ? expf(p[i][j] * z.scale - column_lse) : 0;
           dp[i][j] = p[i][j] * (dp[i][j] - column_delta);
         }
       }
@@ -419,8 +439,8 @@ __global__ __launch_bounds__(kThreads) void attention_dkv_kernel(Sizes z, Heads<
   float one[kPer], factor[kPer];
 #pragma unroll
   for (int i = 0; i < kPer; ++i) one[i] = 1, factor[i] = z.scale;
-  tile.store(dk, dk.at(b, g), s0, z.T, sum_k, factor);
-  tile.store(dv, dv.at(b, g), s0, z.T, sum_v, one);
+  tile.store(dk, dk.at(b, g), s0, z.Tk, sum_k, factor);
+  tile.store(dv, dv.at(b, g), s0, z.Tk, sum_v, one);
 }
 
 template <class Kernel>
@@ -428,13 +448,25 @@ void allow_shared(Kernel* kernel, size_t size_bytes) {
   BG_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(size_bytes)));
 }
 
-Sizes sizes_of(Tensor q, Tensor k, int64_t window, Tensor doc_start) {
-  Sizes z{q.dim(0), q.dim(1), q.dim(2), k.dim(2), window, static_cast<int>(q.dim(3)), 0, nullptr};
+Sizes sizes_of(Tensor q, Tensor k) {
+  Sizes z{};
+  z.B = q.dim(0), z.T = q.dim(1), z.Tk = k.dim(1), z.H = q.dim(2), z.G = k.dim(2), z.d = static_cast<int>(q.dim(3));
   BG_CHECK(z.d <= 256, "attention: heads of at most 256 on CUDA, got", z.d);
-  BG_CHECK(z.B * z.H < (int64_t{1} << 31) && z.T <= int64_t{32} * 65535,
-           "attention: too large for one launch:", q.shape().str());
+  BG_CHECK(z.B * z.H < (int64_t{1} << 31) && std::max(z.T, z.Tk) <= int64_t{32} * 65535,
+           "attention: too large for one launch:", q.shape().str(), k.shape().str());
   z.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(z.d)));
-  if (doc_start) z.doc_start = doc_start.ptr<int32_t>();
+  return z;
+}
+Sizes sizes_of(Tensor q, Tensor k, int64_t window, Tensor doc_start) {
+  Sizes z = sizes_of(q, k);
+  z.causal = true;
+  z.window = window;
+  if (doc_start) z.lower = doc_start.ptr<int32_t>();
+  return z;
+}
+Sizes sizes_of(Tensor q, Tensor k, const KeyRange& range) {
+  Sizes z = sizes_of(q, k);
+  if (range.first) z.lower = range.first.ptr<int32_t>(), z.upper = range.last.ptr<int32_t>();
   return z;
 }
 template <class T>
@@ -446,6 +478,7 @@ Heads<const T> read(Tensor x) {
 template <class T, int N, int kD>
 void forward(const Ctx& ctx, const Sizes& z, Tensor q, Tensor k, Tensor v, Tensor y, Tensor lse) {
   using Tile = Tiles<N, kD>;
+  if (z.B * z.H * z.T == 0) return;
   const auto kernel = attention_forward_kernel<T, N, kD>;
   const size_t size = static_cast<size_t>(2 * Tile(z.d).rows_floats() + Tile::kScoreFloats) * sizeof(float);
   allow_shared(kernel, size);
@@ -458,43 +491,60 @@ void backward(const Ctx& ctx, const Sizes& z, Tensor q, Tensor k, Tensor v, Tens
               Tensor dk, Tensor dv, float* delta) {
   using Tile = Tiles<N, kD>;
   const int64_t rows = z.B * z.H * z.T;
-  BG_LAUNCH(attention_delta_kernel<T>, static_cast<unsigned>(ceil_div(rows, int64_t{kThreads / 32})), kThreads, 0, ctx,
-            z, read<T>(y), read<T>(dy), delta);
-  const unsigned tiles = static_cast<unsigned>(ceil_div(z.T, int64_t{N}));
+  if (rows > 0)
+    BG_LAUNCH(attention_delta_kernel<T>, static_cast<unsigned>(ceil_div(rows, int64_t{kThreads / 32})), kThreads, 0,
+              ctx, z, read<T>(y), read<T>(dy), delta);
+  const auto tiles_of = [](int64_t n) { return static_cast<unsigned>(ceil_div(n, int64_t{N})); };
   const size_t four = static_cast<size_t>(4 * Tile(z.d).rows_floats()), score = Tile::kScoreFloats;
   const auto dkv = attention_dkv_kernel<T, N, kD>;
   allow_shared(dkv, (four + 2 * score) * sizeof(float));
-  BG_LAUNCH(dkv, dim3(static_cast<unsigned>(z.B * z.G), tiles), kThreads, (four + 2 * score) * sizeof(float), ctx, z,
-            read<T>(q), read<T>(k), read<T>(v), read<T>(dy), lse.ptr<float>(), delta, heads_of<T>(dk), heads_of<T>(dv));
+  if (z.B * z.G * z.Tk > 0)
+    BG_LAUNCH(dkv, dim3(static_cast<unsigned>(z.B * z.G), tiles_of(z.Tk)), kThreads, (four + 2 * score) * sizeof(float),
+              ctx, z, read<T>(q), read<T>(k), read<T>(v), read<T>(dy), lse.ptr<float>(), delta, heads_of<T>(dk),
+              heads_of<T>(dv));
   const auto to_dq = attention_dq_kernel<T, N, kD>;
   allow_shared(to_dq, (four + score) * sizeof(float));
-  BG_LAUNCH(to_dq, dim3(static_cast<unsigned>(z.B * z.H), tiles), kThreads, (four + score) * sizeof(float), ctx, z,
-            read<T>(q), read<T>(k), read<T>(v), read<T>(dy), lse.ptr<float>(), delta, heads_of<T>(dq));
+  if (rows > 0)
+    BG_LAUNCH(to_dq, dim3(static_cast<unsigned>(z.B * z.H), tiles_of(z.T)), kThreads, (four + score) * sizeof(float),
+              ctx, z, read<T>(q), read<T>(k), read<T>(v), read<T>(dy), lse.ptr<float>(), delta, heads_of<T>(dq));
+}
+
+template <class T>
+void forward_of_size(const Ctx& ctx, const Sizes& z, Tensor q, Tensor k, Tensor v, Tensor y, Tensor lse) {
+  if (z.d <= 64)
+    forward<T, 64, 64>(ctx, z, q, k, v, y, lse);
+  else
+    forward<T, 32, 256>(ctx, z, q, k, v, y, lse);
+}
+template <class T>
+void backward_of_size(const Ctx& ctx, const Sizes& z, Tensor q, Tensor k, Tensor v, Tensor y, Tensor lse, Tensor dy,
+                      Tensor dq, Tensor dk, Tensor dv, Tensor scratch) {
+  float* delta = static_cast<float*>(scratch.data());
+  if (z.d <= 64)
+    backward<T, 64, 64>(ctx, z, q, k, v, y, lse, dy, dq, dk, dv, delta);
+  else
+    backward<T, 32, 256>(ctx, z, q, k, v, y, lse, dy, dq, dk, dv, delta);
 }
 
 }  // namespace
 
 void attention_forward_general(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start, Tensor y,
                                Tensor lse) {
-  const Sizes z = sizes_of(q, k, window, doc_start);
-  BG_CUDA_FLOATS(q.dtype(), T, {
-    if (z.d <= 64)
-      forward<T, 64, 64>(ctx, z, q, k, v, y, lse);
-    else
-      forward<T, 32, 256>(ctx, z, q, k, v, y, lse);
-  });
+  BG_CUDA_FLOATS(q.dtype(), T, forward_of_size<T>(ctx, sizes_of(q, k, window, doc_start), q, k, v, y, lse));
 }
-
 void attention_backward_general(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int64_t window, Tensor doc_start,
                                 Tensor y, Tensor lse, Tensor dy, Tensor dq, Tensor dk, Tensor dv, Tensor scratch) {
-  const Sizes z = sizes_of(q, k, window, doc_start);
-  float* delta = static_cast<float*>(scratch.data());
-  BG_CUDA_FLOATS(q.dtype(), T, {
-    if (z.d <= 64)
-      backward<T, 64, 64>(ctx, z, q, k, v, y, lse, dy, dq, dk, dv, delta);
-    else
-      backward<T, 32, 256>(ctx, z, q, k, v, y, lse, dy, dq, dk, dv, delta);
-  });
+  BG_CUDA_FLOATS(q.dtype(), T,
+                 backward_of_size<T>(ctx, sizes_of(q, k, window, doc_start), q, k, v, y, lse, dy, dq, dk, dv, scratch));
+}
+
+void cross_attention_forward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, KeyRange range, Tensor y, Tensor lse) {
+  BG_CUDA_FLOATS(q.dtype(), T, forward_of_size<T>(ctx, sizes_of(q, k, range), q, k, v, y, lse));
+}
+void cross_attention_backward(const Ctx& ctx, Tensor q, Tensor k, Tensor v, KeyRange range, Tensor y, Tensor lse,
+                              Tensor dy, Tensor dq, Tensor dk, Tensor dv, Tensor scratch) {
+  BG_CUDA_FLOATS(q.dtype(), T,
+                 backward_of_size<T>(ctx, sizes_of(q, k, range), q, k, v, y, lse, dy, dq, dk, dv, scratch));
 }
 
 }  // namespace bg::cuda

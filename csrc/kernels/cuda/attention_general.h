@@ -1,4 +1,6 @@
-// Attention for any head size, stride and document layout, in float32 arithmetic. kernels/cuda/attention.cu chooses.
+// Attention for any head size, stride, document layout and range of keys, in float32 arithmetic.
+// kernels/cuda/attention.cu chooses; cross_attention_forward() and _backward() of kernels/attention.h are here alone,
+// heads of at most 256.
 #pragma once
 
 #include "kernels/attention.h"

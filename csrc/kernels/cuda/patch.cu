@@ -54,67 +54,6 @@ void patch_unfold_backward(const Ctx& ctx, Tensor dout, int64_t K, Tensor de) {
 
 namespace {
 
-// out[b,j] = sum of f[b,t] over the window / K.
-template <class T, int V>
-__global__ void patch_mean_kernel(const T* __restrict__ f, T* __restrict__ out, unsigned rows, unsigned J, int64_t L,
-                                  int64_t W, int64_t K) {
-  const unsigned n = row_of_thread();
-  if (n >= rows) return;
-  const int64_t b = n / J, last = (n % J) * K;
-  for (int64_t i = int64_t{threadIdx.x} * V; i < W; i += int64_t{blockDim.x} * V) {
-    Lanes<V> sum{};
-    for (int64_t t = last < K - 1 ? 0 : last - K + 1; t <= last; ++t) {
-      const Lanes<V> x = load_lanes<T, V>(f + (b * L + t) * W + i);
-#pragma unroll
-      for (int j = 0; j < V; ++j) sum.v[j] += x.v[j];
-    }
-#pragma unroll
-    for (int j = 0; j < V; ++j) sum.v[j] /= static_cast<float>(K);
-    store_lanes<T, V>(out + n * W + i, sum);
-  }
-}
-
-// df[b,t] = dout[b,j] / K, zero for the bytes that reach no patch.
-template <class T, int V>
-__global__ void patch_mean_backward_kernel(const T* __restrict__ dout, T* __restrict__ df, unsigned rows, unsigned L,
-                                           int64_t W, unsigned K, unsigned J) {
-  const unsigned n = row_of_thread();
-  if (n >= rows) return;
-  const unsigned j = (n % L + K - 1) / K;
-  const T* g = dout + (int64_t{n / L} * J + j) * W;
-  for (int64_t i = int64_t{threadIdx.x} * V; i < W; i += int64_t{blockDim.x} * V) {
-    Lanes<V> x{};
-    if (j < J) x = load_lanes<T, V>(g + i);
-#pragma unroll
-    for (int lane = 0; lane < V; ++lane) x.v[lane] /= static_cast<float>(K);
-    store_lanes<T, V>(df + n * W + i, x);
-  }
-}
-
-}  // namespace
-
-void patch_mean_forward(const Ctx& ctx, Tensor f, int64_t K, Tensor out) {
-  const int64_t L = f.dim(1), W = f.dim(2), J = L / K, rows = f.dim(0) * J;
-  if (rows * W == 0) return;
-  BG_CUDA_FLOATS(f.dtype(), T, BG_LANES(T, V, whole_packs<T>(W, {f.data(), out.data()}), {
-                   const RowGrid at(rows, W / V);
-                   BG_LAUNCH((patch_mean_kernel<T, V>), at.grid, at.block, 0, ctx, f.ptr<T>(), out.ptr<T>(),
-                             static_cast<unsigned>(rows), static_cast<unsigned>(J), L, W, K);
-                 }));
-}
-void patch_mean_backward(const Ctx& ctx, Tensor dout, int64_t K, Tensor df) {
-  const int64_t L = df.dim(1), W = df.dim(2), rows = df.dim(0) * L;
-  if (rows * W == 0) return;
-  BG_CUDA_FLOATS(df.dtype(), T, BG_LANES(T, V, whole_packs<T>(W, {dout.data(), df.data()}), {
-                   const RowGrid at(rows, W / V);
-                   BG_LAUNCH((patch_mean_backward_kernel<T, V>), at.grid, at.block, 0, ctx, dout.ptr<T>(), df.ptr<T>(),
-                             static_cast<unsigned>(rows), static_cast<unsigned>(L), W, static_cast<unsigned>(K),
-                             static_cast<unsigned>(L / K));
-                 }));
-}
-
-namespace {
-
 // c[b,t] = sum over back of w[:,0,K-1-back] s[b,t-back], back from t's place in its block down to 0. Turned round
 // (step = 1) it is the gradient: ds[b,t] = sum over ahead of w[:,0,K-1-ahead] dc[b,t+ahead] up to the block's end.
 template <class T, int V>
