@@ -61,24 +61,16 @@ class StepResult:
         return self.losses.ce
 
     @property
-    def jepa_pred(self) -> float:
-        """Prediction loss of JEPA, unweighted."""
-        return self.losses.jepa_pred
-
-    @property
-    def jepa_sigreg(self) -> float:
-        """SIGReg loss of JEPA, unweighted."""
-        return self.losses.jepa_sigreg
-
-    @property
-    def latent(self) -> float:
-        """Loss of the latent head, unweighted."""
-        return self.losses.latent
-
-    @property
     def total(self) -> float:
         """The loss whose gradient was taken, in nats."""
         return self.losses.total
+
+    def __getattr__(self, name: str) -> float:
+        """Any other loss by its name, unweighted: those of `Losses.as_dict()`."""
+        if name == "losses" or name not in self.losses.as_dict():
+            raise AttributeError(f"a step has no {name}")
+        value: float = getattr(self.losses, name)
+        return value
 
 
 class Trainer:

@@ -254,11 +254,7 @@ class _Run:
         losses = result.losses
         return {
             "step": result.step + 1,
-            "ce": losses.ce,
-            "jepa_pred": losses.jepa_pred,
-            "jepa_sigreg": losses.jepa_sigreg,
-            "latent": losses.latent,
-            "total": losses.total,
+            **losses.as_dict(),
             "bpb": losses.ce * result.ids / (math.log(2) * max(result.bytes, 1)),
             "grad_norm": result.grad_norm,
             "lr_factor": result.lr_factor,
