@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,8 +148,3 @@ def _readme(
         "The score is that of artifact.bg, read back from disk. config.toml holds every option; log.jsonl one JSON object a line.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def as_dict(report: Report) -> dict[str, Any]:
-    """The report as plain values, for JSON."""
-    return asdict(report)
