@@ -1,7 +1,7 @@
 // Memory-bound copies and sums between positions and chunks: a thread takes a few neighbouring channels of one row.
 #include "kernels/chunk.h"
 
-#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/columns.cuh"
 
 namespace bg::cuda {
 namespace {
@@ -14,22 +14,22 @@ __global__ void chunk_sums_kernel(const T* __restrict__ x, T* __restrict__ out, 
   if (n >= rows) return;
   const int64_t first = n / C * L + n % C * chunk;
   for (int64_t i = int64_t{threadIdx.x} * V; i < D; i += int64_t{blockDim.x} * V) {
-    Lanes<V> sum{};
+    Vec<float, V> sum{};
     for (int64_t t = 0; t < chunk; ++t) {
-      const Lanes<V> a = load_lanes<T, V>(x + (first + t) * D + i);
+      const Vec<float, V> a = load_floats<V>(x + (first + t) * D + i);
 #pragma unroll
       for (int j = 0; j < V; ++j) sum.v[j] += a.v[j];
     }
 #pragma unroll
     for (int j = 0; j < V; ++j) sum.v[j] *= factor;
-    store_lanes<T, V>(out + n * D + i, sum);
+    store_vec(out + n * D + i, sum);
   }
 }
 
 void chunk_sums(const Ctx& ctx, Tensor x, int64_t chunk, float factor, Tensor out) {
   const int64_t L = x.dim(1), D = x.dim(2), C = out.dim(1), rows = x.dim(0) * C;
   if (rows * D == 0) return;
-  BG_CUDA_FLOATS(x.dtype(), T, BG_LANES(T, V, whole_packs<T>(D, {x.data(), out.data()}), {
+  BG_CUDA_FLOATS(x.dtype(), T, BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(D, x, out), kIn16Bytes<T>, V, {
                    const RowGrid at(rows, D / V);
                    BG_LAUNCH((chunk_sums_kernel<T, V>), at.grid, at.block, 0, ctx, x.ptr<T>(), out.ptr<T>(),
                              static_cast<unsigned>(rows), static_cast<unsigned>(C), L, D, chunk, factor);
@@ -57,11 +57,11 @@ __global__ void chunk_add_kernel(const T* __restrict__ a, T* __restrict__ x, uns
   const T* from = a + (int64_t{b} * C + t / chunk) * D;
   T* to = x + (b * L + t) * D;
   for (int64_t i = int64_t{threadIdx.x} * V; i < D; i += int64_t{blockDim.x} * V) {
-    Lanes<V> sum = load_lanes<T, V>(to + i);
-    const Lanes<V> add = load_lanes<T, V>(from + i);
+    Vec<float, V> sum = load_floats<V>(to + i);
+    const Vec<float, V> add = load_floats<V>(from + i);
 #pragma unroll
     for (int j = 0; j < V; ++j) sum.v[j] += add.v[j];
-    store_lanes<T, V>(to + i, sum);
+    store_vec(to + i, sum);
   }
 }
 
@@ -70,7 +70,7 @@ __global__ void chunk_add_kernel(const T* __restrict__ a, T* __restrict__ x, uns
 void chunk_add_forward(const Ctx& ctx, Tensor a, int64_t chunk, Tensor x) {
   const int64_t L = x.dim(1), D = x.dim(2), C = a.dim(1), rows = x.dim(0) * C * chunk;
   if (rows * D == 0) return;
-  BG_CUDA_FLOATS(x.dtype(), T, BG_LANES(T, V, whole_packs<T>(D, {a.data(), x.data()}), {
+  BG_CUDA_FLOATS(x.dtype(), T, BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(D, a, x), kIn16Bytes<T>, V, {
                    const RowGrid at(rows, D / V);
                    BG_LAUNCH((chunk_add_kernel<T, V>), at.grid, at.block, 0, ctx, a.ptr<T>(), x.ptr<T>(),
                              static_cast<unsigned>(rows), static_cast<unsigned>(C), L, D, static_cast<unsigned>(chunk));
@@ -86,14 +86,14 @@ __global__ void chunk_shift_kernel(const T* __restrict__ z, const float* __restr
   const unsigned n = row_of_thread();
   if (n >= rows) return;
   for (int64_t i = int64_t{threadIdx.x} * V; i < L; i += int64_t{blockDim.x} * V) {
-    Lanes<V> x;
+    Vec<float, V> x;
     if (n % C == 0) {
 #pragma unroll
       for (int j = 0; j < V; ++j) x.v[j] = start[i + j];
     } else {
-      x = load_lanes<T, V>(z + (int64_t{n} - 1) * L + i);
+      x = load_floats<V>(z + (int64_t{n} - 1) * L + i);
     }
-    store_lanes<T, V>(out + n * L + i, x);
+    store_vec(out + n * L + i, x);
   }
 }
 
@@ -102,7 +102,7 @@ __global__ void chunk_shift_kernel(const T* __restrict__ z, const float* __restr
 void chunk_shift_forward(const Ctx& ctx, Tensor z, Tensor start, Tensor out) {
   const int64_t C = z.dim(1), L = z.dim(2), rows = z.dim(0) * C;
   if (rows * L == 0) return;
-  BG_CUDA_FLOATS(z.dtype(), T, BG_LANES(T, V, whole_packs<T>(L, {z.data(), out.data()}), {
+  BG_CUDA_FLOATS(z.dtype(), T, BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(L, z, out), kIn16Bytes<T>, V, {
                    const RowGrid at(rows, L / V);
                    BG_LAUNCH((chunk_shift_kernel<T, V>), at.grid, at.block, 0, ctx, z.ptr<T>(), start.ptr<float>(),
                              out.ptr<T>(), static_cast<unsigned>(rows), static_cast<unsigned>(C), L);
@@ -118,11 +118,11 @@ __global__ void chunk_shift_backward_kernel(const T* __restrict__ dout, T* __res
   const unsigned n = row_of_thread();
   if (n >= rows || n % C == C - 1) return;
   for (int64_t i = int64_t{threadIdx.x} * V; i < L; i += int64_t{blockDim.x} * V) {
-    Lanes<V> sum = load_lanes<T, V>(dz + n * L + i);
-    const Lanes<V> g = load_lanes<T, V>(dout + (int64_t{n} + 1) * L + i);
+    Vec<float, V> sum = load_floats<V>(dz + n * L + i);
+    const Vec<float, V> g = load_floats<V>(dout + (int64_t{n} + 1) * L + i);
 #pragma unroll
     for (int j = 0; j < V; ++j) sum.v[j] += g.v[j];
-    store_lanes<T, V>(dz + n * L + i, sum);
+    store_vec(dz + n * L + i, sum);
   }
 }
 
@@ -143,7 +143,7 @@ void chunk_shift_backward(const Ctx& ctx, Tensor dout, Tensor dz, Tensor dstart)
   const int64_t B = dz.dim(0), C = dz.dim(1), L = dz.dim(2), rows = B * C;
   if (rows * L == 0) return;
   BG_CUDA_FLOATS(dz.dtype(), T, {
-    BG_LANES(T, V, whole_packs<T>(L, {dout.data(), dz.data()}), {
+    BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(L, dout, dz), kIn16Bytes<T>, V, {
       const RowGrid at(rows, L / V);
       BG_LAUNCH((chunk_shift_backward_kernel<T, V>), at.grid, at.block, 0, ctx, dout.ptr<T>(), dz.ptr<T>(),
                 static_cast<unsigned>(rows), static_cast<unsigned>(C), L);

@@ -1,7 +1,7 @@
 // Between bytes and patches: memory-bound copies and short sums; rows are bytes or patches, threads walk channels.
 #include "kernels/patch.h"
 
-#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/columns.cuh"
 
 namespace bg::cuda {
 namespace {
@@ -62,15 +62,15 @@ __global__ void patch_mean_kernel(const T* __restrict__ f, T* __restrict__ out, 
   if (n >= rows) return;
   const int64_t b = n / J, last = (n % J) * K;
   for (int64_t i = int64_t{threadIdx.x} * V; i < W; i += int64_t{blockDim.x} * V) {
-    Lanes<V> sum{};
+    Vec<float, V> sum{};
     for (int64_t t = last < K - 1 ? 0 : last - K + 1; t <= last; ++t) {
-      const Lanes<V> x = load_lanes<T, V>(f + (b * L + t) * W + i);
+      const Vec<float, V> x = load_floats<V>(f + (b * L + t) * W + i);
 #pragma unroll
       for (int j = 0; j < V; ++j) sum.v[j] += x.v[j];
     }
 #pragma unroll
     for (int j = 0; j < V; ++j) sum.v[j] /= static_cast<float>(K);
-    store_lanes<T, V>(out + n * W + i, sum);
+    store_vec(out + n * W + i, sum);
   }
 }
 
@@ -83,11 +83,11 @@ __global__ void patch_mean_backward_kernel(const T* __restrict__ dout, T* __rest
   const unsigned j = (n % L + K - 1) / K;
   const T* g = dout + (int64_t{n / L} * J + j) * W;
   for (int64_t i = int64_t{threadIdx.x} * V; i < W; i += int64_t{blockDim.x} * V) {
-    Lanes<V> x{};
-    if (j < J) x = load_lanes<T, V>(g + i);
+    Vec<float, V> x{};
+    if (j < J) x = load_floats<V>(g + i);
 #pragma unroll
     for (int lane = 0; lane < V; ++lane) x.v[lane] /= static_cast<float>(K);
-    store_lanes<T, V>(df + n * W + i, x);
+    store_vec(df + n * W + i, x);
   }
 }
 
@@ -96,7 +96,7 @@ __global__ void patch_mean_backward_kernel(const T* __restrict__ dout, T* __rest
 void patch_mean_forward(const Ctx& ctx, Tensor f, int64_t K, Tensor out) {
   const int64_t L = f.dim(1), W = f.dim(2), J = L / K, rows = f.dim(0) * J;
   if (rows * W == 0) return;
-  BG_CUDA_FLOATS(f.dtype(), T, BG_LANES(T, V, whole_packs<T>(W, {f.data(), out.data()}), {
+  BG_CUDA_FLOATS(f.dtype(), T, BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(W, f, out), kIn16Bytes<T>, V, {
                    const RowGrid at(rows, W / V);
                    BG_LAUNCH((patch_mean_kernel<T, V>), at.grid, at.block, 0, ctx, f.ptr<T>(), out.ptr<T>(),
                              static_cast<unsigned>(rows), static_cast<unsigned>(J), L, W, K);
@@ -105,7 +105,7 @@ void patch_mean_forward(const Ctx& ctx, Tensor f, int64_t K, Tensor out) {
 void patch_mean_backward(const Ctx& ctx, Tensor dout, int64_t K, Tensor df) {
   const int64_t L = df.dim(1), W = df.dim(2), rows = df.dim(0) * L;
   if (rows * W == 0) return;
-  BG_CUDA_FLOATS(df.dtype(), T, BG_LANES(T, V, whole_packs<T>(W, {dout.data(), df.data()}), {
+  BG_CUDA_FLOATS(df.dtype(), T, BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(W, dout, df), kIn16Bytes<T>, V, {
                    const RowGrid at(rows, W / V);
                    BG_LAUNCH((patch_mean_backward_kernel<T, V>), at.grid, at.block, 0, ctx, dout.ptr<T>(), df.ptr<T>(),
                              static_cast<unsigned>(rows), static_cast<unsigned>(L), W, static_cast<unsigned>(K),
@@ -125,20 +125,20 @@ __global__ void patch_conv_kernel(const T* __restrict__ s, const float* __restri
   const unsigned place = n % K;  // rows are whole blocks
   const int reach = static_cast<int>(step < 0 ? place : K - 1 - place);
   for (int64_t i = int64_t{threadIdx.x} * V; i < D; i += int64_t{blockDim.x} * V) {
-    Lanes<V> sum{};
+    Vec<float, V> sum{};
     for (int off = reach; off >= 0; --off) {
-      const Lanes<V> x = load_lanes<T, V>(s + (int64_t{n} + step * off) * D + i);
+      const Vec<float, V> x = load_floats<V>(s + (int64_t{n} + step * off) * D + i);
 #pragma unroll
       for (int j = 0; j < V; ++j) sum.v[j] += w[(i + j) * K + K - 1 - off] * x.v[j];
     }
-    store_lanes<T, V>(c + n * D + i, sum);
+    store_vec(c + n * D + i, sum);
   }
 }
 
 void conv(const Ctx& ctx, Tensor s, Tensor w, Tensor c, int step) {
   const int64_t D = s.dim(2), K = w.dim(2), rows = s.dim(0) * s.dim(1);
   if (rows * D == 0) return;
-  BG_CUDA_FLOATS(s.dtype(), T, BG_LANES(T, V, whole_packs<T>(D, {s.data(), c.data()}), {
+  BG_CUDA_FLOATS(s.dtype(), T, BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(D, s, c), kIn16Bytes<T>, V, {
                    const RowGrid at(rows, D / V);
                    BG_LAUNCH((patch_conv_kernel<T, V>), at.grid, at.block, 0, ctx, s.ptr<T>(), w.ptr<float>(),
                              c.ptr<T>(), static_cast<unsigned>(rows), D, static_cast<unsigned>(K), step);
