@@ -117,7 +117,7 @@ cuda_from_packages() {
   rm -rf $CUDA_DIR
   "$1" -m venv $CUDA_DIR || return
   $CUDA_DIR/bin/pip install --disable-pip-version-check --no-deps nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* \
-    nvidia-cuda-crt==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.* 'nvidia-cublas==13.*' || return
+    nvidia-cuda-crt==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.* nvidia-nvtx==13.0.* 'nvidia-cublas==13.*' || return
   root=$(echo "$PWD/$CUDA_DIR"/lib/python3*/site-packages/nvidia/cu13)
   [ -x "$root/bin/nvcc" ] || return
   ln -sfn lib "$root/lib64"   # where nvcc looks

@@ -7,16 +7,13 @@
 #include <mutex>
 
 #include "base/check.h"
+#include "base/library_folders.h"
 
 namespace bg {
 namespace {
 
-struct Folders {
-  std::mutex mutex;
-  std::vector<std::string> names;
-};
-Folders& folders() {
-  static Folders f;
+LibraryFolders& folders() {
+  static LibraryFolders f;
   return f;
 }
 
@@ -31,16 +28,11 @@ std::string file_of(void* handle, const char* symbol, const std::string& otherwi
 }  // namespace
 
 void add_cuda_library_folder(const std::string& folder) {
-  std::lock_guard lock(folders().mutex);
-  folders().names.push_back(folder);
+  folders().add(folder);
 }
 
 CudaLibrary open_cuda_library(std::initializer_list<const char*> sonames) {
-  std::vector<std::string> places;
-  {
-    std::lock_guard lock(folders().mutex);
-    places = folders().names;
-  }
+  const std::vector<std::string> places = folders().all();
   CudaLibrary found;
   std::string said;
   const auto opens = [&](const std::string& file, int more) {

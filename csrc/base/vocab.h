@@ -16,7 +16,6 @@ struct Vocab {
   int32_t byte_offset;         // id of byte 0
   int32_t pad, bos, eos, unk;  // -1 where there is none; bos opens every document
 
-  constexpr bool is_byte(int64_t id) const { return id >= byte_offset && id < size; }
   constexpr int32_t id_of(uint8_t byte) const { return byte + byte_offset; }
   constexpr bool operator==(const Vocab& other) const { return std::string_view(name) == other.name; }
 

@@ -51,7 +51,6 @@ class Loader {
   Loader& operator=(const Loader&) = delete;
 
   const LoaderOptions& options() const { return options_; }
-  int64_t batch_rows() const { return options_.micro_batch_ids / options_.seq_len; }  // B
 
   /// The batch of (step, micro); valid until the next call. Asking in order (micro 0, 1, ..., then the next step)
   /// finds it ready; any other place is a seek, and gives the same batches as having come there in order.

@@ -12,6 +12,7 @@
 namespace bg::cuda {
 
 [[noreturn]] void failed(const char* file, int line, const char* expression, cudaError_t error);
+[[noreturn]] void launch_failed(const char* file, int line, const char* kernel, cudaError_t error);
 
 /// Throws SystemError with the expression, file:line and CUDA's words.
 #define BG_CUDA(expr)                                                 \

@@ -1,5 +1,4 @@
-// What every CUDA kernel file needs: checked calls, checked launches, dtypes, 16-byte access, sums over warps and
-// blocks.
+// What every CUDA kernel file needs: checked calls, checked launches, dtypes, sums over warps and blocks.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -7,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/cuda/context.h"
+#include "base/cuda/profile_range.h"
 #include "tensor/tensor.h"
 
 namespace bg {
@@ -20,13 +20,20 @@ namespace bg::cuda {
 
 using bf16 = __nv_bfloat16;
 
-/// BG_LAUNCH(kernel, grid, block, shared_bytes, ctx, arguments...): launches on the context's stream and checks. Put a
-/// kernel with template arguments in parentheses.
-#define BG_LAUNCH(kernel, grid, block, shared_bytes, ctx_, ...)                              \
+/// BG_LAUNCH(kernel, grid, block, shared_bytes, ctx, arguments...): launches on the context's stream and checks, in a
+/// profiler's range with the kernel's name. Put a kernel with template arguments in parentheses.
+#define BG_LAUNCH(kernel, grid, block, shared_bytes, ctx_, ...)                       \
+  do {                                                                                \
+    static constexpr ::bg::cuda::KernelName bg_name(__FILE__, #kernel);               \
+    BG_LAUNCH_AS(bg_name.text, kernel, grid, block, shared_bytes, ctx_, __VA_ARGS__); \
+  } while (false)
+/// The same with a name, where the kernel's text says too little.
+#define BG_LAUNCH_AS(name, kernel, grid, block, shared_bytes, ctx_, ...)                     \
   do {                                                                                       \
+    const ::bg::cuda::ProfileRange bg_range(name);                                           \
     (kernel)<<<(grid), (block), (shared_bytes), ::bg::cuda::stream_of(ctx_)>>>(__VA_ARGS__); \
     if (const cudaError_t bg_error = cudaGetLastError(); bg_error != cudaSuccess)            \
-      ::bg::cuda::failed(__FILE__, __LINE__, "launch of " #kernel, bg_error);                \
+      ::bg::cuda::launch_failed(__FILE__, __LINE__, name, bg_error);                         \
   } while (false)
 
 /// Runs body with T = float or bf16, as dtype says.
@@ -64,26 +71,16 @@ __device__ __forceinline__ bf16 from_float<bf16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-/// 16 bytes of T, read and written at once; the address must be a multiple of 16.
-template <class T>
-struct alignas(16) Pack {
-  static constexpr int kSize = 16 / sizeof(T);
-  T v[kSize];
-};
-template <class T>
-__device__ __forceinline__ Pack<T> load_pack(const T* p) {
-  return *reinterpret_cast<const Pack<T>*>(p);
-}
-template <class T>
-__device__ __forceinline__ void store_pack(T* p, const Pack<T>& pack) {
-  *reinterpret_cast<Pack<T>*>(p) = pack;
-}
-
 /// Sum over the 32 lanes, the same in each, always in the same order.
 template <class T>
 __device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset >>= 1) x += __shfl_xor_sync(0xffffffffu, x, offset);
+  return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
   return x;
 }
 /// Sum over the block (a multiple of 32 threads, at most 1024), the same in each thread. Synchronises.

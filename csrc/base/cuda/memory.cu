@@ -14,6 +14,9 @@ void failed(const char* file, int line, const char* expression, cudaError_t erro
   throw SystemError(words("CUDA:", cudaGetErrorString(error), "(" + std::string(cudaGetErrorName(error)) + ")") +
                     "  [" + expression + ", " + path + ":" + std::to_string(line) + "]");
 }
+void launch_failed(const char* file, int line, const char* kernel, cudaError_t error) {
+  failed(file, line, words("launch of", kernel).c_str(), error);
+}
 
 namespace {
 

@@ -4,7 +4,8 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <mutex>
+
+#include "base/library_folders.h"
 
 namespace bg {
 namespace {
@@ -27,12 +28,8 @@ struct Loaded {
   void (*omp_threads)(int) = nullptr;  // OpenMP's setting is per thread, so each caller makes it
 };
 
-struct Folders {
-  std::mutex mutex;
-  std::vector<std::string> names;
-};
-Folders& folders() {
-  static Folders f;
+LibraryFolders& folders() {
+  static LibraryFolders f;
   return f;
 }
 
@@ -46,11 +43,8 @@ F symbol(void* handle, std::initializer_list<const char*> names) {
 // The first of the files that opens; otherwise null, and `why` says what the linker said about each.
 void* open_first(std::initializer_list<const char*> files, std::string& path, std::string& why) {
   std::vector<std::string> candidates;
-  {
-    std::lock_guard lock(folders().mutex);
-    for (const std::string& folder : folders().names)
-      for (const char* file : files) candidates.push_back(folder + "/" + file);
-  }
+  for (const std::string& folder : folders().all())
+    for (const char* file : files) candidates.push_back(folder + "/" + file);
   candidates.insert(candidates.end(), files.begin(), files.end());
   for (const std::string& candidate : candidates) {
     if (void* handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL)) {
@@ -147,8 +141,7 @@ std::vector<GemmLibraryInfo> gemm_libraries() {
 }
 
 void add_gemm_library_folder(const std::string& folder) {
-  std::lock_guard lock(folders().mutex);
-  folders().names.push_back(folder);
+  folders().add(folder);
 }
 
 GemmLibrary parse_gemm_library(const std::string& name) {

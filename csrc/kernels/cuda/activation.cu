@@ -2,35 +2,20 @@
 #include "kernels/activation.h"
 
 #include "kernels/cuda/columns.cuh"
+#include "kernels/cuda/functions.cuh"
 
 namespace bg::cuda {
 namespace {
 
 using Kind = Activation::Kind;
 
-template <class T>
-__device__ __forceinline__ float sigmoid(float x) {
-  if constexpr (std::is_same_v<T, float>) {
-    return 1.0f / (1.0f + expf(-x));
-  } else {
-    return __fdividef(1.0f, 1.0f + __expf(-x));
-  }
-}
 __device__ __forceinline__ float cumulative_normal(float x) {
   return 0.5f * (1.0f + erff(x * 0.70710678118654752440f));
-}
-template <class T>
-__device__ __forceinline__ float exponential(float x) {
-  if constexpr (std::is_same_v<T, float>) {
-    return expf(x);
-  } else {
-    return __expf(x);
-  }
 }
 
 // y = f(x).  below = slope^2.
 template <class T, int V>
-__device__ __forceinline__ void values(Kind kind, float below, const Few<T, V>& x, float (&y)[V]) {
+__device__ __forceinline__ void values(Kind kind, float below, const Vec<T, V>& x, float (&y)[V]) {
   switch (kind) {
     case Kind::leaky_relu2:
     case Kind::relu2:
@@ -50,17 +35,18 @@ __device__ __forceinline__ void values(Kind kind, float below, const Few<T, V>& 
 
 template <class T, int V>
 struct Forward {
-  static constexpr int kBatch = sizeof(T) == 2 ? 4 : 2;
-  using In = Few<T, V>;
+  static constexpr const char* kName = "activation_forward";
+  static constexpr int kBatch = kRowsAhead<T>;
+  using In = Vec<T, V>;
   Kind kind;
   float below;
   const T* x;
   T* y;
-  __device__ __forceinline__ In load(int64_t i) const { return load_few<V>(x + i); }
+  __device__ __forceinline__ In load(int64_t i) const { return load_vec<V>(x + i); }
   __device__ __forceinline__ void apply(const In& in, int64_t i) const {
     float out[V];
     values<T, V>(kind, below, in, out);
-    store_few<V>(y + i, out);
+    store_vec<V>(y + i, out);
   }
 };
 
@@ -68,15 +54,16 @@ struct Forward {
 // and y may be what was read.
 template <class T, int V>
 struct Backward {
+  static constexpr const char* kName = "activation_backward";
   static constexpr int kBatch = 2;
   struct In {
-    Few<T, V> x, dy;
+    Vec<T, V> x, dy;
   };
   Kind kind;
   float below;
   const T *x, *dy;
   T *dx, *y;
-  __device__ __forceinline__ In load(int64_t i) const { return {load_few<V>(x + i), load_few<V>(dy + i)}; }
+  __device__ __forceinline__ In load(int64_t i) const { return {load_vec<V>(x + i), load_vec<V>(dy + i)}; }
   __device__ __forceinline__ void apply(const In& in, int64_t i) const {
     float out[V];
     switch (kind) {
@@ -100,10 +87,10 @@ struct Backward {
         }
         break;
     }
-    store_few<V>(dx + i, out);
+    store_vec<V>(dx + i, out);
     if (y != nullptr) {
       values<T, V>(kind, below, in.x, out);
-      store_few<V>(y + i, out);
+      store_vec<V>(y + i, out);
     }
   }
 };
@@ -116,14 +103,14 @@ float below_zero(Activation f) {
 
 void activation_forward(const Ctx& ctx, Activation f, Tensor x, Tensor y) {
   const int64_t n = x.numel();
-  BG_CUDA_FLOATS(x.dtype(), T, BG_CUDA_WIDTH(in_eights(n, x, y), V, {
+  BG_CUDA_FLOATS(x.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(n, x, y), 8, V, {
                    run_flat<V>(ctx, Forward<T, V>{f.kind, below_zero(f), x.ptr<T>(), y.ptr<T>()}, n);
                  }));
 }
 
 void activation_backward(const Ctx& ctx, Activation f, Tensor x, Tensor dy, Tensor dx, Tensor y) {
   const int64_t n = x.numel();
-  BG_CUDA_FLOATS(x.dtype(), T, BG_CUDA_WIDTH(in_eights(n, x, dy, dx, y), V, {
+  BG_CUDA_FLOATS(x.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(n, x, dy, dx, y), 8, V, {
                    const Backward<T, V> op{f.kind,      below_zero(f), x.ptr<T>(),
                                            dy.ptr<T>(), dx.ptr<T>(),   y ? y.ptr<T>() : nullptr};
                    run_flat<V>(ctx, op, n);

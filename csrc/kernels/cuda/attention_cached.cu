@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/cuda/launch.cuh"
+#include "base/cuda/vectors.cuh"
 
 namespace bg::cuda {
 namespace {
@@ -33,11 +33,6 @@ struct Sizes {
   }
 };
 
-__device__ float warp_max(float x) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
-  return x;
-}
 __device__ float block_max(float x) {
   __shared__ float partial[kThreads / 32];
   x = warp_max(x);
@@ -49,15 +44,16 @@ __device__ float block_max(float x) {
   return x;
 }
 
-// q . k with both as they lie; kWhole: rows are whole packs.
+// q . k with both as they lie; kWhole: rows of k are whole vectors.
 template <class T, bool kWhole>
 __device__ float dot(const float* q, const T* __restrict__ k, int d) {
   float sum = 0;
   if constexpr (kWhole) {
-    for (int j = 0; j < d; j += Pack<T>::kSize) {
-      const Pack<T> pack = load_pack(k + j);
+    constexpr int V = kIn16Bytes<T>;
+    for (int j = 0; j < d; j += V) {
+      const auto some = load_vec<V>(k + j);
 #pragma unroll
-      for (int i = 0; i < Pack<T>::kSize; ++i) sum += q[j + i] * to_float(pack.v[i]);
+      for (int i = 0; i < V; ++i) sum += q[j + i] * some[i];
     }
   } else {
     for (int j = 0; j < d; ++j) sum += q[j] * to_float(k[j]);
@@ -169,7 +165,7 @@ void attention_cached(const Ctx& ctx, Tensor q, Tensor k_cache, Tensor v_cache, 
   const dim3 parts(static_cast<unsigned>(sizes.parts), static_cast<unsigned>(H), static_cast<unsigned>(B)),
       heads(static_cast<unsigned>(H), static_cast<unsigned>(B));
   BG_CUDA_FLOATS(q.dtype(), T, {
-    const bool whole = d % Pack<T>::kSize == 0 && reinterpret_cast<uintptr_t>(k_cache.data()) % 16 == 0;
+    const bool whole = whole_vecs<kIn16Bytes<T>>(d, k_cache);
     if (whole)
       BG_LAUNCH((attention_part_kernel<T, true>), parts, kThreads, 0, ctx, q.ptr<T>(), k_cache.ptr<T>(),
                 v_cache.ptr<T>(), sizes, columns, scratch);

@@ -17,6 +17,7 @@
 #include <cmath>
 
 #include "base/cuda/launch.cuh"
+#include "kernels/cuda/attention_hopper.cuh"
 #include "kernels/cuda/attention_hopper.h"
 #include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -29,7 +30,7 @@ constexpr int kRows = 128;     // query rows of an item
 constexpr int kKeys = 128;     // keys of a tile
 constexpr int kStages = 4;     // tiles of keys and of values on the way
 constexpr int kThreads = 384;  // a warpgroup that loads, two that compute
-constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kScale = kLog2e / 8;        // 1 / sqrt(d), in powers of two
 constexpr float kLargestScore = 60;         // e^60 * 2^20 keys * values of 1e5 is still a float, and e^-60 too
 constexpr float kRounding = 1.02f;          // |q| |k| may exceed gain * d by this, rounded to bf16
@@ -59,23 +60,9 @@ struct Item {
   int b, h, q0, high, low;
 };
 
-// What block blockIdx.x does in its n-th turn; numbers from a.items on mean nothing. Items come longest first; every
-// other turn the blocks take them in reverse, so that nobody always has the longer one.
-__device__ __forceinline__ int item_number(int turn) {
-  const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
-  return turn * blocks + (turn % 2 == 0 ? block : blocks - 1 - block);
-}
 template <bool kDocuments>
-__device__ __forceinline__ int first_key(const Arguments& a, int b, int row) {
-  int first = max(0, row - a.window + 1);
-  if (kDocuments && row < a.T) first = max(first, a.doc_start[static_cast<int64_t>(b) * a.T + row]);
-  return first;
-}
-// Tells the compiler that a value read from memory is the same in all lanes: with branches that seem to diverge it
-// would run the products one after the other.
-template <bool kDocuments>
-__device__ __forceinline__ int uniform(int x) {
-  return kDocuments ? __shfl_sync(0xffffffffu, x, 0) : x;
+__device__ __forceinline__ int first_key_of(const Arguments& a, int b, int row) {
+  return first_key<kDocuments>(row, a.T, a.window, a.doc_start + static_cast<int64_t>(b) * a.T);
 }
 template <bool kDocuments>
 __device__ __forceinline__ Item item_at(const Arguments& a, int number) {
@@ -85,7 +72,7 @@ __device__ __forceinline__ Item item_at(const Arguments& a, int number) {
   item.h = batch_head - item.b * a.H;
   item.high = a.q_tiles - 1 - level;
   item.q0 = item.high * kRows;
-  item.low = first_key<kDocuments>(a, item.b, item.q0) / kKeys;
+  item.low = first_key_of<kDocuments>(a, item.b, item.q0) / kKeys;
   return item;
 }
 
@@ -94,7 +81,7 @@ __device__ __forceinline__ void load(const Arguments& a, Shared* shared, const C
                                      const CUtensorMap* v) {
   const uint64_t once = l2_evict_first(), often = l2_evict_last();
   int tile = 0;
-  for (int turn = 0, number; (number = item_number(turn)) < a.items; ++turn) {
+  for (int turn = 0, number; (number = item_of_turn(turn)) < a.items; ++turn) {
     const Item item = item_at<kDocuments>(a, number);
     const int g = item.h / a.heads_per_kv, place = turn % 2;
     const uint32_t q_full = shared_address(&shared->q_full[place]), q_at = shared_address(shared->q[place]);
@@ -123,7 +110,7 @@ struct Position {
 
   template <bool kDocuments>
   __device__ __forceinline__ void open(const Arguments& a) {
-    const int number = item_number(turn);
+    const int number = item_of_turn(turn);
     alive = number < a.items;
     if (!alive) return;
     item = item_at<kDocuments>(a, number);
@@ -161,7 +148,7 @@ struct Consumer {
     sum[0][0] = sum[0][1] = sum[1][0] = sum[1][1] = 0;
     top[0] = top[1] = -INFINITY;
     first_tile_below =
-        uniform<kDocuments>(first_key<kDocuments>(a, at.item.b, min(at.item.q0 + group * 64 + 63, a.T - 1)));
+        uniform<kDocuments>(first_key_of<kDocuments>(a, at.item.b, min(at.item.q0 + group * 64 + 63, a.T - 1)));
   }
 
   __device__ __forceinline__ void start_scores(float (&s)[kKeys / 2], int turn, int slot) {
@@ -182,7 +169,7 @@ struct Consumer {
   __device__ __forceinline__ void hide(float (&s)[kKeys / 2], float value) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int t = at.item.q0 + row + 8 * r, first = first_key<kDocuments>(a, at.item.b, t);
+      const int t = at.item.q0 + row + 8 * r, first = first_key_of<kDocuments>(a, at.item.b, t);
       const uint32_t reach = static_cast<uint32_t>(t - first);
       const int key = at.j * kKeys + 2 * (lane % 4) - first;
 #pragma unroll
@@ -419,7 +406,8 @@ void attention_forward_hopper(const Ctx& ctx, Tensor q, Tensor k, Tensor v, int6
                     y_map = map_heads(y, 64);
   const auto kernel = doc_start ? attention_forward_hopper_kernel<true> : attention_forward_hopper_kernel<false>;
   BG_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  BG_LAUNCH(kernel, std::min(a.items, ctx.cuda->num_sms()), kThreads, kSharedBytes, ctx, a, q_map, k_map, v_map, y_map);
+  BG_LAUNCH_AS("attention_forward_hopper_kernel", kernel, std::min(a.items, ctx.cuda->num_sms()), kThreads,
+               kSharedBytes, ctx, a, q_map, k_map, v_map, y_map);
 }
 
 }  // namespace bg::cuda

@@ -11,7 +11,7 @@
 #include <climits>
 #include <cmath>
 
-#include "base/cuda/launch.cuh"
+#include "base/cuda/vectors.cuh"
 
 namespace bg::cuda {
 namespace {
@@ -54,15 +54,6 @@ struct Sizes {
   }
 };
 
-__device__ __forceinline__ float4 load_four(const float* p) {
-  return *reinterpret_cast<const float4*>(p);
-}
-__device__ __forceinline__ float4 load_four(const bf16* p) {
-  const uint2 raw = *reinterpret_cast<const uint2*>(p);
-  const float2 a = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(raw.x)),
-               b = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(raw.y));
-  return make_float4(a.x, a.y, b.x, b.y);
-}
 template <int I>
 __device__ __forceinline__ float& part(float4& x) {
   if constexpr (I == 0) return x.x;
@@ -91,19 +82,19 @@ struct Tiles {
   __device__ void load(float* to, const Heads<const T>& x, const T* from, int t0, int64_t rows) const {
     for (int row = ty(); row < N; row += 16)
       for (int c = 4 * tx(); c < stride - 4; c += 64) {
-        float4 value = make_float4(0, 0, 0, 0);
+        Vec<float, 4> value = {};
         if (t0 + row < rows) {
           const T* p = from + (t0 + row) * x.t + c;
           if (x.whole_fours) {
-            value = load_four(p);
+            value = load_floats<4>(p);
           } else {
-            value.x = to_float(p[0]);
-            if (c + 1 < d) value.y = to_float(p[1]);
-            if (c + 2 < d) value.z = to_float(p[2]);
-            if (c + 3 < d) value.w = to_float(p[3]);
+            value.v[0] = to_float(p[0]);
+            if (c + 1 < d) value.v[1] = to_float(p[1]);
+            if (c + 2 < d) value.v[2] = to_float(p[2]);
+            if (c + 3 < d) value.v[3] = to_float(p[3]);
           }
         }
-        *reinterpret_cast<float4*>(to + row * stride + c) = value;
+        store_vec(to + row * stride + c, value);
       }
   }
 

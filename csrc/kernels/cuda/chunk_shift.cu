@@ -1,7 +1,7 @@
 // Memory-bound copies between neighbouring chunks: a thread takes a few neighbouring channels of one row.
 #include "kernels/chunk_shift.h"
 
-#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/columns.cuh"
 
 namespace bg::cuda {
 namespace {
@@ -13,14 +13,14 @@ __global__ void chunk_shift_kernel(const T* __restrict__ z, const float* __restr
   const unsigned n = row_of_thread();
   if (n >= rows) return;
   for (int64_t i = int64_t{threadIdx.x} * V; i < L; i += int64_t{blockDim.x} * V) {
-    Lanes<V> x;
+    Vec<float, V> x;
     if (n % C == 0) {
 #pragma unroll
       for (int j = 0; j < V; ++j) x.v[j] = start[i + j];
     } else {
-      x = load_lanes<T, V>(z + (int64_t{n} - 1) * L + i);
+      x = load_floats<V>(z + (int64_t{n} - 1) * L + i);
     }
-    store_lanes<T, V>(out + n * L + i, x);
+    store_vec(out + n * L + i, x);
   }
 }
 
@@ -29,7 +29,7 @@ __global__ void chunk_shift_kernel(const T* __restrict__ z, const float* __restr
 void chunk_shift_forward(const Ctx& ctx, Tensor z, Tensor start, Tensor out) {
   const int64_t C = z.dim(1), L = z.dim(2), rows = z.dim(0) * C;
   if (rows * L == 0) return;
-  BG_CUDA_FLOATS(z.dtype(), T, BG_LANES(T, V, whole_packs<T>(L, {z.data(), out.data()}), {
+  BG_CUDA_FLOATS(z.dtype(), T, BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(L, z, out), kIn16Bytes<T>, V, {
                    const RowGrid at(rows, L / V);
                    BG_LAUNCH((chunk_shift_kernel<T, V>), at.grid, at.block, 0, ctx, z.ptr<T>(), start.ptr<float>(),
                              out.ptr<T>(), static_cast<unsigned>(rows), static_cast<unsigned>(C), L);
@@ -45,11 +45,11 @@ __global__ void chunk_shift_backward_kernel(const T* __restrict__ dout, T* __res
   const unsigned n = row_of_thread();
   if (n >= rows || n % C == C - 1) return;
   for (int64_t i = int64_t{threadIdx.x} * V; i < L; i += int64_t{blockDim.x} * V) {
-    Lanes<V> sum = load_lanes<T, V>(dz + n * L + i);
-    const Lanes<V> g = load_lanes<T, V>(dout + (int64_t{n} + 1) * L + i);
+    Vec<float, V> sum = load_floats<V>(dz + n * L + i);
+    const Vec<float, V> g = load_floats<V>(dout + (int64_t{n} + 1) * L + i);
 #pragma unroll
     for (int j = 0; j < V; ++j) sum.v[j] += g.v[j];
-    store_lanes<T, V>(dz + n * L + i, sum);
+    store_vec(dz + n * L + i, sum);
   }
 }
 
@@ -70,7 +70,7 @@ void chunk_shift_backward(const Ctx& ctx, Tensor dout, Tensor dz, Tensor dstart)
   const int64_t B = dz.dim(0), C = dz.dim(1), L = dz.dim(2), rows = B * C;
   if (rows * L == 0) return;
   BG_CUDA_FLOATS(dz.dtype(), T, {
-    BG_LANES(T, V, whole_packs<T>(L, {dout.data(), dz.data()}), {
+    BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(L, dout, dz), kIn16Bytes<T>, V, {
       const RowGrid at(rows, L / V);
       BG_LAUNCH((chunk_shift_backward_kernel<T, V>), at.grid, at.block, 0, ctx, dout.ptr<T>(), dz.ptr<T>(),
                 static_cast<unsigned>(rows), static_cast<unsigned>(C), L);

@@ -1,88 +1,47 @@
-// Rows of a matrix (N,D), as the memory-bound kernels see them: eight neighbours of a row at a time, threads that keep
-// their columns while they walk down a strip of rows, and sums over rows that are always added in the same order.
+// Rows of a matrix (N,D), as the memory-bound kernels see them: threads that walk along a row, threads that keep their
+// columns while they walk down a strip of rows, and sums over rows that are always added in the same order.
 #pragma once
 
 #include <algorithm>
 #include <type_traits>
 
-#include "base/cuda/launch.cuh"
+#include "base/cuda/vectors.cuh"
 
 namespace bg::cuda {
 
-/// V neighbours of one row as they lie in memory, seen as floats. V is 8 (16-byte accesses; the address must be a
-/// multiple of 16) or 1.
-template <class T, int V>
-struct Few {
-  static_assert(V == 1);
-  T v;
-  __device__ __forceinline__ float operator[](int) const { return to_float(v); }
-  __device__ __forceinline__ void set(const float (&x)[V]) { v = from_float<T>(x[0]); }
-};
-template <>
-struct alignas(16) Few<float, 8> {
-  float v[8];
-  __device__ __forceinline__ float operator[](int i) const { return v[i]; }
-  __device__ __forceinline__ void set(const float (&x)[8]) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = x[i];
+/// Rows whose loads are under way together, where each is one vector.
+template <class T>
+constexpr int kRowsAhead = sizeof(T) == 2 ? 4 : 2;
+
+// ---- threads along a row
+
+/// Blocks of 256 threads over rows of `groups` groups: x walks along a row, y over rows.
+struct RowGrid {
+  dim3 grid, block;
+  RowGrid(int64_t rows, int64_t groups) {
+    BG_CHECK(rows < (int64_t{1} << 31) && groups < (int64_t{1} << 31), "too many rows for one launch:", rows, groups);
+    unsigned x = 1;
+    while (x < 256 && x < groups) x *= 2;
+    block = dim3(x, 256 / x);
+    grid = dim3(static_cast<unsigned>(ceil_div(rows, int64_t{block.y})));
   }
 };
-template <>
-struct alignas(16) Few<bf16, 8> {
-  uint32_t pair[4];
-  __device__ __forceinline__ float operator[](int i) const {
-    return __uint_as_float(i % 2 ? pair[i / 2] & 0xffff0000u : pair[i / 2] << 16);
-  }
-  __device__ __forceinline__ void set(const float (&x)[8]) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const __nv_bfloat162 two = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
-      pair[i] = *reinterpret_cast<const uint32_t*>(&two);
-    }
-  }
-};
-
-template <int V, class T>
-__device__ __forceinline__ Few<T, V> load_few(const T* p) {
-  return *reinterpret_cast<const Few<T, V>*>(p);
+__device__ __forceinline__ unsigned row_of_thread() {
+  return blockIdx.x * blockDim.y + threadIdx.y;
 }
-template <int V, class T>
-__device__ __forceinline__ void store_few(T* p, const float (&x)[V]) {
-  Few<T, V> few;
-  few.set(x);
-  *reinterpret_cast<Few<T, V>*>(p) = few;
-}
-
-/// All these tensors begin at multiples of 16 bytes, and rows of D elements keep them there.
-template <class... Tensors>
-bool in_eights(int64_t D, const Tensors&... tensors) {
-  return D % 8 == 0 && ((reinterpret_cast<uintptr_t>(tensors.data()) | ...) % 16) == 0;
-}
-
-/// Runs body with V = 8 or 1.
-#define BG_CUDA_WIDTH(eights, V, ...) \
-  do {                                \
-    if (eights) {                     \
-      constexpr int V = 8;            \
-      __VA_ARGS__;                    \
-    } else {                          \
-      constexpr int V = 1;            \
-      __VA_ARGS__;                    \
-    }                                 \
-  } while (false)
 
 // ---- a warp's row
 
 /// A row of up to 256 P elements, kept by one warp: lane l holds the eights l, l + 32, ... Beyond D there are zeros.
 template <class T, int P>
 struct Row {
-  Few<T, 8> part[P];
+  Vec<T, 8> part[P];
   __device__ __forceinline__ static int column(int p) { return (p * 32 + static_cast<int>(threadIdx.x) % 32) * 8; }
   __device__ __forceinline__ void load(const T* row, int D) {
 #pragma unroll
     for (int p = 0; p < P; ++p) {
       part[p] = {};
-      if (column(p) < D) part[p] = load_few<8>(row + column(p));
+      if (column(p) < D) part[p] = load_vec<8>(row + column(p));
     }
   }
 };
@@ -128,7 +87,7 @@ __device__ __forceinline__ void add_over_y(const float (&sums)[V], int64_t base,
   const int width = blockDim.x * V, threads = blockDim.x * blockDim.y;
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
   __syncthreads();  // an earlier call may still be read
-  store_few<V>(shared + thread * V, sums);
+  store_vec<V>(shared + thread * V, sums);
   __syncthreads();
   for (int j = thread; j < width && base + j < D; j += threads) {
     float total = 0;
@@ -188,8 +147,8 @@ inline Strips strips_of(const Ctx& ctx, int64_t N, int64_t D, int V, bool sums) 
 }
 
 /// Every thread calls op on its columns of its rows: op.params(column) once, then op.load(i) for a few rows ahead, with
-/// i the index of the first element, and op.apply(in, params, i, sums). An Op has kSums (sums over rows per column) and
-/// kBatch (rows whose loads are under way together).
+/// i the index of the first element, and op.apply(in, params, i, sums). An Op has kName (for profiles), kSums (sums
+/// over rows per column) and kBatch (rows whose loads are under way together).
 template <class Op, int V>
 __global__ void __launch_bounds__(kColumnThreads, 3)
     columns_kernel(const Op op, int64_t N, int64_t D, int64_t rows, float* partial) {
@@ -224,14 +183,14 @@ void run_columns(const Ctx& ctx, const Op& op, int64_t N, int64_t D, Tensor out 
   float* partial = nullptr;
   if constexpr (Op::kSums > 0)
     partial = static_cast<float*>(ctx.cuda->scratch(static_cast<size_t>(s.count() * Op::kSums * D) * sizeof(float)));
-  BG_LAUNCH((columns_kernel<Op, V>), s.grid, s.block, 0, ctx, op, N, D, s.rows, partial);
+  BG_LAUNCH_AS(Op::kName, (columns_kernel<Op, V>), s.grid, s.block, 0, ctx, op, N, D, s.rows, partial);
   if constexpr (Op::kSums > 0) add_partials(ctx, partial, s.count(), Op::kSums * D, out);
 }
 
 // ---- flat arrays
 
 /// Runs body(i) for the first element i of every chunk of V among n, several chunks per thread with their loads first:
-/// body is op, with op.load(i) and op.apply(in, i).
+/// body is op, with op.load(i) and op.apply(in, i). An Op has kName (for profiles) and kBatch.
 template <class Op, int V>
 __global__ void __launch_bounds__(256) flat_kernel(const Op op, int64_t n) {
   constexpr int kBatch = Op::kBatch;
@@ -247,8 +206,8 @@ __global__ void __launch_bounds__(256) flat_kernel(const Op op, int64_t n) {
 template <int V, class Op>
 void run_flat(const Ctx& ctx, const Op& op, int64_t n) {
   if (n == 0) return;
-  BG_LAUNCH((flat_kernel<Op, V>), static_cast<unsigned>(ceil_div(n, int64_t{Op::kBatch * 256 * V})), 256, 0, ctx, op,
-            n);
+  BG_LAUNCH_AS(Op::kName, (flat_kernel<Op, V>), static_cast<unsigned>(ceil_div(n, int64_t{Op::kBatch * 256 * V})), 256,
+               0, ctx, op, n);
 }
 
 }  // namespace bg::cuda

@@ -19,17 +19,17 @@ __global__ void __launch_bounds__(kColumnThreads)
   const int64_t last = min(first + rows, N);
   if (column >= D) return;
   for (int64_t n = first; n < last; n += kBatch) {
-    Few<P, V> row[kBatch];
+    Vec<P, V> row[kBatch];
 #pragma unroll
     for (int u = 0; u < kBatch; ++u)
-      if (n + u < last) row[u] = load_few<V>(table + ids[n + u] * D + column);
+      if (n + u < last) row[u] = load_vec<V>(table + ids[n + u] * D + column);
 #pragma unroll
     for (int u = 0; u < kBatch; ++u) {
       if (n + u >= last) break;
       float out[V];
 #pragma unroll
       for (int j = 0; j < V; ++j) out[j] = row[u][j];
-      store_few<V>(y + (n + u) * D + column, out);
+      store_vec<V>(y + (n + u) * D + column, out);
     }
   }
 }
@@ -182,9 +182,9 @@ __global__ void __launch_bounds__(kColumnThreads)
     __syncthreads();
     if (column >= D) continue;
     for (int k = threadIdx.y; k < listed; k += kBatch * step) {
-      Few<T, V> in[kBatch];  // beyond the end the last row again, times 0: no branch between loads
+      Vec<T, V> in[kBatch];  // beyond the end the last row again, times 0: no branch between loads
 #pragma unroll
-      for (int u = 0; u < kBatch; ++u) in[u] = load_few<V>(dy + list[min(k + u * step, listed - 1)] * D + column);
+      for (int u = 0; u < kBatch; ++u) in[u] = load_vec<V>(dy + list[min(k + u * step, listed - 1)] * D + column);
 #pragma unroll
       for (int u = 0; u < kBatch; ++u) {
         const float counts = k + u * step < listed ? 1.0f : 0.0f;
@@ -210,10 +210,10 @@ __global__ void __launch_bounds__(kColumnThreads)
   float sums[V] = {};
   if (column < D) {
     for (int32_t k = first + static_cast<int32_t>(threadIdx.y); k < last; k += kBatch * step) {
-      Few<float, V> in[kBatch];
+      Vec<float, V> in[kBatch];
 #pragma unroll
       for (int u = 0; u < kBatch; ++u)
-        in[u] = load_few<V>(partial + static_cast<int64_t>(min(k + u * step, last - 1)) * D + column);
+        in[u] = load_vec<V>(partial + static_cast<int64_t>(min(k + u * step, last - 1)) * D + column);
 #pragma unroll
       for (int u = 0; u < kBatch; ++u) {
         const float counts = k + u * step < last ? 1.0f : 0.0f;
@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(1024)
 void embedding_forward(const Ctx& ctx, Tensor ids, Tensor table, Tensor y) {
   const int64_t N = ids.numel(), D = table.dim(1);
   if (N == 0) return;
-  BG_CUDA_FLOATS(table.dtype(), P, BG_CUDA_FLOATS(y.dtype(), T, BG_CUDA_WIDTH(in_eights(D, table, y), V, {
+  BG_CUDA_FLOATS(table.dtype(), P, BG_CUDA_FLOATS(y.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(D, table, y), 8, V, {
                                                     const Strips s = strips_of(ctx, N, D, V, false);
                                                     BG_LAUNCH((forward_kernel<P, T, V>), s.grid, s.block, 0, ctx,
                                                               ids.ptr<int32_t>(), table.ptr<P>(), N, D, s.rows,
@@ -318,7 +318,7 @@ void embedding_backward(const Ctx& ctx, Tensor ids, Tensor dy, Tensor dtable) {
   if (many) BG_LAUNCH(add_tiles_kernel, static_cast<unsigned>(ceil_div(V, int64_t{128})), 128, 0, ctx, s);
   BG_LAUNCH(starts_kernel, 1, 1024, 0, ctx, s, many);
   BG_LAUNCH(scatter_kernel, static_cast<unsigned>(ceil_div(N, int64_t{256})), 256, 0, ctx, ids.ptr<int32_t>(), s);
-  BG_CUDA_FLOATS(dy.dtype(), T, BG_CUDA_WIDTH(in_eights(D, dy), W, {
+  BG_CUDA_FLOATS(dy.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(D, dy), 8, W, {
                    const int64_t x = std::min<int64_t>(D / W, kColumnThreads),
                                  y = std::min<int64_t>(16, kColumnThreads / x);
                    const dim3 block(static_cast<unsigned>(x), static_cast<unsigned>(y));

@@ -18,9 +18,8 @@
 //   MN-major: rows are K, the 64 columns are M (or N): the operand is read transposed. 16 rows of K further = start
 //             address + 2048 bytes. N = 128 takes two such tiles, `next` bytes apart. descriptor_mn(start, next)
 // Matrix descriptor (64 bits): 0-13 start address / 16; 16-29 leading offset / 16 (128-byte swizzle: unused for
-// K-major,
-//   the distance of neighbouring 64-wide tiles for MN-major); 32-45 stride offset / 16 (distance of groups of 8 rows:
-//   1024 bytes); 49-51 base offset, 0 for tiles aligned to 1024 bytes; 62-63 swizzle, 1 = 128 bytes.
+//   K-major, the distance of neighbouring 64-wide tiles for MN-major); 32-45 stride offset / 16 (distance of groups of
+//   8 rows: 1024 bytes); 49-51 base offset, 0 for tiles aligned to 1024 bytes; 62-63 swizzle, 1 = 128 bytes.
 #pragma once
 
 #include <cuda.h>  // CUtensorMap: the type only
@@ -40,7 +39,6 @@ __device__ __forceinline__ uint32_t swizzled(uint32_t row, uint32_t chunk) {
 }
 
 // ---- Barriers in shared memory (8 bytes each, aligned to 8)
-// ----------------------------------------------------------
 
 /// A phase ends when `count` arrivals and all announced bytes have come. One thread; then fence_barrier_init() and a
 /// barrier of the block.
@@ -75,13 +73,8 @@ __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity)
 __device__ __forceinline__ void named_barrier_sync(uint32_t id, uint32_t threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
-/// bar.arrive: counts this thread at the barrier without waiting.
-__device__ __forceinline__ void named_barrier_arrive(uint32_t id, uint32_t threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
 
 // ---- Copy engine
-// -----------------------------------------------------------------------------------------------------
 
 /// What L2 should do with the bytes of a copy.
 __device__ __forceinline__ uint64_t l2_evict_first() {
@@ -93,9 +86,6 @@ __device__ __forceinline__ uint64_t l2_evict_last() {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   return policy;
-}
-__device__ __forceinline__ void tma_prefetch_map(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(map)) : "memory");
 }
 /// One thread: the box at (c0 innermost .. c3) goes to shared memory `to` (128-byte swizzle: aligned to 1024); its
 /// bytes, those out of range included (zeros), count at `barrier`. map: a __grid_constant__ argument.
@@ -143,7 +133,6 @@ __device__ __forceinline__ void fence_proxy_async() {
 }
 
 // ---- Registers
-// -------------------------------------------------------------------------------------------------------
 
 /// All warps of a warpgroup: registers a thread from now on (a multiple of 8). The kernel needs
 /// __launch_bounds__(threads, 1) and one if/else between the roles; give registers back before others can take them.
@@ -157,7 +146,6 @@ __device__ __forceinline__ void registers_down() {
 }
 
 // ---- Numbers
-// ---------------------------------------------------------------------------------------------------------
 
 /// 2^x, relative error 2^-22, results below 2^-126 are 0.
 __device__ __forceinline__ float exp2_approx(float x) {
@@ -173,7 +161,6 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 }
 
 // ---- Matrix products
-// -------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ uint64_t descriptor_k(uint32_t start) {
   return uint64_t{(start & 0x3ffffu) >> 4} | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
@@ -212,10 +199,21 @@ __device__ __forceinline__ void wgmma_pin(uint32_t (&a)[n]) {
 /// How an operand lies in shared memory; see the top.
 enum class Major { k = 0, mn = 1 };
 
-#define BG_FLOAT_8(d, i)                                                                                      \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
-      "+f"(d[i + 7])
-#define BG_FLOAT_32(d, i) BG_FLOAT_8(d, i), BG_FLOAT_8(d, i + 8), BG_FLOAT_8(d, i + 16), BG_FLOAT_8(d, i + 24)
+// An accumulator's 32 or 64 registers, always the first operands: in the instruction's text, and as operands that are
+// read and written ("+f") or only written ("=f").
+#define BG_32_NAMES                                                   \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, " \
+  "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define BG_64_NAMES                                                                                        \
+  BG_32_NAMES                                                                                              \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
+  "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define BG_8_FLOATS(how, d, i) \
+  how(d[i]), how(d[i + 1]), how(d[i + 2]), how(d[i + 3]), how(d[i + 4]), how(d[i + 5]), how(d[i + 6]), how(d[i + 7])
+#define BG_32_FLOATS(how, d, i) \
+  BG_8_FLOATS(how, d, i), BG_8_FLOATS(how, d, i + 8), BG_8_FLOATS(how, d, i + 16), BG_8_FLOATS(how, d, i + 24)
+#define BG_64_FLOATS(how, d) BG_32_FLOATS(how, d, 0), BG_32_FLOATS(how, d, 32)
+#define BG_4_REGISTERS(a) "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3])
 
 /// Starts d (64 x N) = A (64 x 16) B (16 x N), or += with add. A and B are descriptors of shared memory.
 template <int N, Major kA, Major kB>
@@ -224,22 +222,14 @@ __device__ __forceinline__ void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b,
   if constexpr (N == 64) {
     asm volatile(
         "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, add, 1, 1, %35, %36;\n}\n"
-        : BG_FLOAT_32(d, 0)
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" BG_32_NAMES "}, %32, %33, add, 1, 1, %35, %36;\n}\n"
+        : BG_32_FLOATS("+f", d, 0)
         : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kA)), "n"(static_cast<int>(kB)));
   } else {
     asm volatile(
         "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, add, 1, 1, %67, %68;\n}\n"
-        : BG_FLOAT_32(d, 0), BG_FLOAT_32(d, 32)
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" BG_64_NAMES "}, %64, %65, add, 1, 1, %67, %68;\n}\n"
+        : BG_64_FLOATS("+f", d)
         : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kA)), "n"(static_cast<int>(kB)));
   }
 }
@@ -251,27 +241,47 @@ __device__ __forceinline__ void wgmma(float (&d)[N / 2], const uint32_t* a, uint
   if constexpr (N == 64) {
     asm volatile(
         "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" BG_32_NAMES
+        "}, "
         "{%32, %33, %34, %35}, %36, add, 1, 1, %38;\n}\n"
-        : BG_FLOAT_32(d, 0)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kB)));
+        : BG_32_FLOATS("+f", d, 0)
+        : BG_4_REGISTERS(a), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kB)));
   } else {
     asm volatile(
         "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" BG_64_NAMES
+        "}, "
         "{%64, %65, %66, %67}, %68, add, 1, 1, %70;\n}\n"
-        : BG_FLOAT_32(d, 0), BG_FLOAT_32(d, 32)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kB)));
+        : BG_64_FLOATS("+f", d)
+        : BG_4_REGISTERS(a), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kB)));
   }
 }
 
-#undef BG_FLOAT_8
-#undef BG_FLOAT_32
+/// Starts d (64 x 64) = A (64 x 16) B (16 x 64), both K-major in shared memory. d is written only, so that what it held
+/// before need not be kept.
+__device__ __forceinline__ void wgmma_set(float (&d)[32], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" BG_32_NAMES "}, %32, %33, add, 1, 1, 0, 0;\n}\n"
+      : BG_32_FLOATS("=f", d, 0)
+      : "l"(a), "l"(b));
+}
+/// The same with A in registers.
+__device__ __forceinline__ void wgmma_set(float (&d)[32], const uint32_t* a, uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" BG_32_NAMES
+      "}, "
+      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n}\n"
+      : BG_32_FLOATS("=f", d, 0)
+      : BG_4_REGISTERS(a), "l"(b));
+}
+
+#undef BG_32_NAMES
+#undef BG_64_NAMES
+#undef BG_8_FLOATS
+#undef BG_32_FLOATS
+#undef BG_64_FLOATS
+#undef BG_4_REGISTERS
 
 }  // namespace bg::cuda

@@ -1,41 +1,10 @@
-// What the attention gradients need of Hopper beyond hopper.cuh: products that start their sum, and left operands read
-// from shared memory into registers. Layouts: see hopper.cuh.
+// What the attention gradients need of Hopper beyond hopper.cuh: products of whole tiles, with left operands read from
+// shared memory into registers. Layouts: see hopper.cuh.
 #pragma once
 
 #include "kernels/cuda/hopper.cuh"
 
 namespace bg::cuda {
-
-#define BG_SET_8(x, i)                                                                                        \
-  "=f"(x[i]), "=f"(x[i + 1]), "=f"(x[i + 2]), "=f"(x[i + 3]), "=f"(x[i + 4]), "=f"(x[i + 5]), "=f"(x[i + 6]), \
-      "=f"(x[i + 7])
-#define BG_SET_32(x) BG_SET_8(x, 0), BG_SET_8(x, 8), BG_SET_8(x, 16), BG_SET_8(x, 24)
-
-/// x (64 x 64) = A (64 x 16) B (16 x 64), both K-major in shared memory. x is written only, so that what it held before
-/// need not be kept.
-__device__ __forceinline__ void wgmma_set(float (&x)[32], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, 0, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, add, 1, 1, 0, 0;\n}\n"
-      : BG_SET_32(x)
-      : "l"(a), "l"(b));
-}
-/// The same with A in registers.
-__device__ __forceinline__ void wgmma_set(float (&x)[32], const uint32_t* a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, 0, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n}\n"
-      : BG_SET_32(x)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
-#undef BG_SET_8
-#undef BG_SET_32
 
 /// Where a tile starts, as the lower half of its descriptor: 16 bytes are 1. The upper half is the same for all tiles.
 __device__ __forceinline__ uint32_t tile_at(uint32_t address) {

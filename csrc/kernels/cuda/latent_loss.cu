@@ -2,7 +2,7 @@
 // them in order.
 #include "kernels/latent_loss.h"
 
-#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/columns.cuh"
 
 namespace bg::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // Between bytes and patches: memory-bound copies and short sums; rows are bytes or patches, threads walk channels.
 #include "kernels/patch.h"
 
-#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/columns.cuh"
 
 namespace bg::cuda {
 namespace {
@@ -64,20 +64,20 @@ __global__ void patch_conv_kernel(const T* __restrict__ s, const float* __restri
   const unsigned place = n % K;  // rows are whole blocks
   const int reach = static_cast<int>(step < 0 ? place : K - 1 - place);
   for (int64_t i = int64_t{threadIdx.x} * V; i < D; i += int64_t{blockDim.x} * V) {
-    Lanes<V> sum{};
+    Vec<float, V> sum{};
     for (int off = reach; off >= 0; --off) {
-      const Lanes<V> x = load_lanes<T, V>(s + (int64_t{n} + step * off) * D + i);
+      const Vec<float, V> x = load_floats<V>(s + (int64_t{n} + step * off) * D + i);
 #pragma unroll
       for (int j = 0; j < V; ++j) sum.v[j] += w[(i + j) * K + K - 1 - off] * x.v[j];
     }
-    store_lanes<T, V>(c + n * D + i, sum);
+    store_vec(c + n * D + i, sum);
   }
 }
 
 void conv(const Ctx& ctx, Tensor s, Tensor w, Tensor c, int step) {
   const int64_t D = s.dim(2), K = w.dim(2), rows = s.dim(0) * s.dim(1);
   if (rows * D == 0) return;
-  BG_CUDA_FLOATS(s.dtype(), T, BG_LANES(T, V, whole_packs<T>(D, {s.data(), c.data()}), {
+  BG_CUDA_FLOATS(s.dtype(), T, BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(D, s, c), kIn16Bytes<T>, V, {
                    const RowGrid at(rows, D / V);
                    BG_LAUNCH((patch_conv_kernel<T, V>), at.grid, at.block, 0, ctx, s.ptr<T>(), w.ptr<float>(),
                              c.ptr<T>(), static_cast<unsigned>(rows), D, static_cast<unsigned>(K), step);

@@ -64,7 +64,7 @@ struct Turn {
   }
 };
 
-__device__ __forceinline__ Few<float, 8> load_angles(const float* p) {  // which nothing here writes
+__device__ __forceinline__ Vec<float, 8> load_angles(const float* p) {  // which nothing here writes
   const float4 low = __ldg(reinterpret_cast<const float4*>(p)), high = __ldg(reinterpret_cast<const float4*>(p) + 1);
   return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
 }
@@ -72,7 +72,7 @@ __device__ __forceinline__ Few<float, 8> load_angles(const float* p) {  // which
 // At position n: (a, b) -> (a cos + b sin, b cos - a sin), or its inverse with sign -1. All lanes take part.
 __device__ __forceinline__ void rotate(const Turn& turn, const float* rope, int64_t n, int64_t L, int r, float sign,
                                        float (&x)[8]) {
-  Few<float, 8> cosine = {}, sine = {};
+  Vec<float, 8> cosine = {}, sine = {};
   if (turn.turns) {
     const float* angles = rope + static_cast<uint32_t>(n) % static_cast<uint32_t>(L) * r + turn.column;
     cosine = load_angles(angles);
@@ -102,13 +102,13 @@ __global__ void __launch_bounds__(512, 2)
   const float gain = head < in.H && active ? in.gain[head] : 1.0f;
   const Turn turn(lane, in.r);
   for (int64_t u0 = 0; u0 < in.rows; u0 += kBatch) {  // the same for all lanes of a warp
-    Few<T, 8> x[kBatch];
+    Vec<T, 8> x[kBatch];
 #pragma unroll
     for (int u = 0; u < kBatch; ++u) {
       const int64_t n = first + u0 + u;
       x[u] = {};
       if (n >= last) continue;
-      x[u] = load_few<8>(px + n * in.W);
+      x[u] = load_vec<8>(px + n * in.W);
     }
 #pragma unroll
     for (int u = 0; u < kBatch; ++u) {
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(512, 2)
       for (int j = 0; j < 8; ++j) y[j] = gain * s * x[u][j];
       rotate(turn, in.rope, n, in.L, in.r, 1.0f, y);
       if (n >= last) continue;
-      store_few<8>(out.first + n * out.step + lane * 8, y);
+      store_vec<8>(out.first + n * out.step + lane * 8, y);
       if (lane == 0) rstd[n * heads + head] = s;
     }
   }
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(512, 2) backward_kernel(const Packed<T> in, in
   const Turn turn(lane, in.r);
   float dgain = 0;
   for (int64_t u0 = 0; u0 < in.rows; u0 += kBatch) {
-    Few<T, 8> x[kBatch], g[kBatch];
+    Vec<T, 8> x[kBatch], g[kBatch];
     float s[kBatch];
 #pragma unroll
     for (int u = 0; u < kBatch; ++u) {
@@ -153,8 +153,8 @@ __global__ void __launch_bounds__(512, 2) backward_kernel(const Packed<T> in, in
       x[u] = g[u] = {};
       s[u] = 0;
       if (n >= last) continue;
-      x[u] = load_few<8>(in.qkv + n * in.W + column);
-      g[u] = load_few<8>(grad.first + n * grad.step + lane * 8);
+      x[u] = load_vec<8>(in.qkv + n * in.W + column);
+      g[u] = load_vec<8>(grad.first + n * grad.step + lane * 8);
       s[u] = rstd[n * heads + head];
     }
 #pragma unroll
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(512, 2) backward_kernel(const Packed<T> in, in
       if (n >= last) continue;
 #pragma unroll
       for (int j = 0; j < 8; ++j) h[j] = s[u] * gain * (h[j] - along * x[u][j]);
-      store_few<8>(dqkv + n * in.W + column, h);
+      store_vec<8>(dqkv + n * in.W + column, h);
     }
   }
   if (active && lane == 0) part[slot * heads + head] = dgain;
@@ -272,8 +272,9 @@ template <class T, class... Tensors>
 int lanes_of(const Packed<T>& p, const Tensors&... tensors) {
   const int lanes = p.d / 8;
   const bool power = lanes > 0 && lanes <= 32 && (lanes & (lanes - 1)) == 0;
-  return power && in_eights(p.d, tensors...) && p.r % 16 == 0 && (p.H + p.G) * lanes <= 512 && p.N < (1LL << 31) ? lanes
-                                                                                                                 : 0;
+  return power && whole_vecs<8>(p.d, tensors...) && p.r % 16 == 0 && (p.H + p.G) * lanes <= 512 && p.N < (1LL << 31)
+             ? lanes
+             : 0;
 }
 
 }  // namespace

@@ -8,53 +8,52 @@
 namespace bg::cuda {
 namespace {
 
-template <class T>
-constexpr int kRowsAhead = sizeof(T) == 2 ? 4 : 2;
-
 // ---- mix: y = a x + b x0
 
 template <int V>
 struct TwoRows {
-  Few<float, V> a, b;
+  Vec<float, V> a, b;
 };
 
 template <class T, int V>
 struct MixForward {
+  static constexpr const char* kName = "residual_mix_forward";
   static constexpr int kSums = 0, kBatch = kRowsAhead<T>;
   struct In {
-    Few<T, V> x, x0;
+    Vec<T, V> x, x0;
   };
   const T *x, *x0;
   const float* mix;
   T* y;
   int64_t D;
   __device__ __forceinline__ TwoRows<V> params(int64_t c) const {
-    return {load_few<V>(mix + c), load_few<V>(mix + D + c)};
+    return {load_vec<V>(mix + c), load_vec<V>(mix + D + c)};
   }
-  __device__ __forceinline__ In load(int64_t i) const { return {load_few<V>(x + i), load_few<V>(x0 + i)}; }
+  __device__ __forceinline__ In load(int64_t i) const { return {load_vec<V>(x + i), load_vec<V>(x0 + i)}; }
   __device__ __forceinline__ void apply(const In& in, const TwoRows<V>& p, int64_t i, float (&)[1][V]) const {
     float out[V];
 #pragma unroll
     for (int j = 0; j < V; ++j) out[j] = p.a[j] * in.x[j] + p.b[j] * in.x0[j];
-    store_few<V>(y + i, out);
+    store_vec<V>(y + i, out);
   }
 };
 
 template <class T, int V>
 struct MixBackward {
+  static constexpr const char* kName = "residual_mix_backward";
   static constexpr int kSums = 2, kBatch = kRowsAhead<T> / 2;
   struct In {
-    Few<T, V> x, x0, dy, dx0;
+    Vec<T, V> x, x0, dy, dx0;
   };
   const T *x, *x0, *dy;
   const float* mix;
   T *dx, *dx0;
   int64_t D;
   __device__ __forceinline__ TwoRows<V> params(int64_t c) const {
-    return {load_few<V>(mix + c), load_few<V>(mix + D + c)};
+    return {load_vec<V>(mix + c), load_vec<V>(mix + D + c)};
   }
   __device__ __forceinline__ In load(int64_t i) const {
-    return {load_few<V>(x + i), load_few<V>(x0 + i), load_few<V>(dy + i), load_few<V>(dx0 + i)};
+    return {load_vec<V>(x + i), load_vec<V>(x0 + i), load_vec<V>(dy + i), load_vec<V>(dx0 + i)};
   }
   __device__ __forceinline__ void apply(const In& in, const TwoRows<V>& p, int64_t i, float (&sums)[2][V]) const {
     float out[V];
@@ -64,10 +63,10 @@ struct MixBackward {
       sums[1][j] += in.dy[j] * in.x0[j];
       out[j] = p.a[j] * in.dy[j];
     }
-    store_few<V>(dx + i, out);
+    store_vec<V>(dx + i, out);
 #pragma unroll
     for (int j = 0; j < V; ++j) out[j] = in.dx0[j] + p.b[j] * in.dy[j];
-    store_few<V>(dx0 + i, out);
+    store_vec<V>(dx0 + i, out);
   }
 };
 
@@ -97,10 +96,10 @@ __global__ void __launch_bounds__(kForwardWarps * 32)
 #pragma unroll
     for (int p = 0; p < P; ++p) {
       const int c = Row<T, P>::column(p);
-      Few<float, 8> a = {}, b = {};
+      Vec<float, 8> a = {}, b = {};
       if (c < D) {
-        a = load_few<8>(mix + c);
-        b = load_few<8>(mix + D + c);
+        a = load_vec<8>(mix + c);
+        b = load_vec<8>(mix + D + c);
       }
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
@@ -113,10 +112,10 @@ __global__ void __launch_bounds__(kForwardWarps * 32)
     for (int p = 0; p < P; ++p) {
       const int c = Row<T, P>::column(p);
       if (c >= D) break;
-      store_few<8>(mixed + n * D + c, m[p]);
+      store_vec<8>(mixed + n * D + c, m[p]);
 #pragma unroll
       for (int j = 0; j < 8; ++j) m[p][j] *= factor;
-      store_few<8>(u + n * D + c, m[p]);
+      store_vec<8>(u + n * D + c, m[p]);
     }
     if (threadIdx.x % 32 == 0) rstd[n] = r;
   }
@@ -128,15 +127,15 @@ template <class T, int P>
 __global__ void __launch_bounds__(kBackwardWarps * 32, P <= 2 && sizeof(T) == 2 ? kBackwardBlocks : 2)
     mix_norm_backward_kernel(const T* x, const T* x0, const float* mix, const T* u, const float* rstd, int64_t N, int D,
                              int64_t rows, float scale, const T* du, T* dx, T* dx0, float* partial) {
-  Few<float, 8> a[P], b[P];
+  Vec<float, 8> a[P], b[P];
   float sum_x[P][8] = {}, sum_x0[P][8] = {};
 #pragma unroll
   for (int p = 0; p < P; ++p) {
     const int c = Row<T, P>::column(p);
     a[p] = b[p] = {};
     if (c < D) {
-      a[p] = load_few<8>(mix + c);
-      b[p] = load_few<8>(mix + D + c);
+      a[p] = load_vec<8>(mix + c);
+      b[p] = load_vec<8>(mix + D + c);
     }
   }
   const int64_t first = blockIdx.x * rows, last = min(first + rows, N);
@@ -166,10 +165,10 @@ __global__ void __launch_bounds__(kBackwardWarps * 32, P <= 2 && sizeof(T) == 2 
         sum_x0[p][j] += g[j] * rx0.part[p][j];
         out[j] = a[p][j] * g[j];
       }
-      if (c < D) store_few<8>(dx + n * D + c, out);
+      if (c < D) store_vec<8>(dx + n * D + c, out);
 #pragma unroll
       for (int j = 0; j < 8; ++j) out[j] = rdx0.part[p][j] + b[p][j] * g[j];
-      if (c < D) store_few<8>(dx0 + n * D + c, out);
+      if (c < D) store_vec<8>(dx0 + n * D + c, out);
     }
   }
   float* mine = partial + static_cast<int64_t>(blockIdx.x) * 2 * D;
@@ -190,11 +189,11 @@ __global__ void __launch_bounds__(kRowThreads)
   const int64_t row = blockIdx.x * K;
   const float s = scale[blockIdx.x];
   for (int64_t k = threadIdx.x * V; k < K; k += kRowThreads * V) {
-    const auto in = load_few<V>(w + row + k);
+    const auto in = load_vec<V>(w + row + k);
     float y[V];
 #pragma unroll
     for (int j = 0; j < V; ++j) y[j] = s * in[j];
-    store_few<V>(out + row + k, y);
+    store_vec<V>(out + row + k, y);
   }
 }
 
@@ -205,9 +204,9 @@ __global__ void __launch_bounds__(kRowThreads)
   const float s = scale[blockIdx.x];
   float sum = 0;
   for (int64_t k = threadIdx.x * V; k < K; k += kRowThreads * V) {
-    const auto in = load_few<V>(w + row + k);
-    const auto g = load_few<V>(dout + row + k);
-    const auto old = load_few<V>(dw + row + k);
+    const auto in = load_vec<V>(w + row + k);
+    const auto g = load_vec<V>(dout + row + k);
+    const auto old = load_vec<V>(dw + row + k);
     float y[V];
 #pragma unroll
     for (int j = 0; j < V; ++j) {
@@ -215,7 +214,7 @@ __global__ void __launch_bounds__(kRowThreads)
       // Not fused into one rounding: what a micro-batch adds must be a number of its own, as it is where ranks add it.
       y[j] = __fadd_rn(old[j], __fmul_rn(s, g[j]));
     }
-    store_few<V>(dw + row + k, y);
+    store_vec<V>(dw + row + k, y);
   }
   sum = block_sum(sum);
   if (threadIdx.x == 0) dscale[blockIdx.x] += sum;
@@ -225,42 +224,44 @@ __global__ void __launch_bounds__(kRowThreads)
 
 template <class T, int V>
 struct AddForward {
+  static constexpr const char* kName = "scaled_add_forward";
   static constexpr int kSums = 0, kBatch = kRowsAhead<T>;
   struct In {
-    Few<T, V> x, a;
+    Vec<T, V> x, a;
   };
   const T *x, *a;
   const float* scale;
   T* y;
-  __device__ __forceinline__ Few<float, V> params(int64_t c) const { return load_few<V>(scale + c); }
-  __device__ __forceinline__ In load(int64_t i) const { return {load_few<V>(x + i), load_few<V>(a + i)}; }
-  __device__ __forceinline__ void apply(const In& in, const Few<float, V>& s, int64_t i, float (&)[1][V]) const {
+  __device__ __forceinline__ Vec<float, V> params(int64_t c) const { return load_vec<V>(scale + c); }
+  __device__ __forceinline__ In load(int64_t i) const { return {load_vec<V>(x + i), load_vec<V>(a + i)}; }
+  __device__ __forceinline__ void apply(const In& in, const Vec<float, V>& s, int64_t i, float (&)[1][V]) const {
     float out[V];
 #pragma unroll
     for (int j = 0; j < V; ++j) out[j] = in.x[j] + s[j] * in.a[j];
-    store_few<V>(y + i, out);
+    store_vec<V>(y + i, out);
   }
 };
 
 template <class T, int V>
 struct AddBackward {
+  static constexpr const char* kName = "scaled_add_backward";
   static constexpr int kSums = 1, kBatch = kRowsAhead<T>;
   struct In {
-    Few<T, V> a, dy;
+    Vec<T, V> a, dy;
   };
   const T *a, *dy;
   const float* scale;
   T* da;
-  __device__ __forceinline__ Few<float, V> params(int64_t c) const { return load_few<V>(scale + c); }
-  __device__ __forceinline__ In load(int64_t i) const { return {load_few<V>(a + i), load_few<V>(dy + i)}; }
-  __device__ __forceinline__ void apply(const In& in, const Few<float, V>& s, int64_t i, float (&sums)[1][V]) const {
+  __device__ __forceinline__ Vec<float, V> params(int64_t c) const { return load_vec<V>(scale + c); }
+  __device__ __forceinline__ In load(int64_t i) const { return {load_vec<V>(a + i), load_vec<V>(dy + i)}; }
+  __device__ __forceinline__ void apply(const In& in, const Vec<float, V>& s, int64_t i, float (&sums)[1][V]) const {
     float out[V];
 #pragma unroll
     for (int j = 0; j < V; ++j) {
       sums[0][j] += in.dy[j] * in.a[j];
       out[j] = s[j] * in.dy[j];
     }
-    store_few<V>(da + i, out);
+    store_vec<V>(da + i, out);
   }
 };
 
@@ -268,20 +269,21 @@ struct AddBackward {
 
 template <class T, int V>
 struct ScalarForward {
+  static constexpr const char* kName = "scalar_add_forward";
   static constexpr int kBatch = kRowsAhead<T> / 2;
   struct In {
-    Few<T, V> a, y;
+    Vec<T, V> a, y;
   };
   const T* a;
   const float* s;
   T* y;
-  __device__ __forceinline__ In load(int64_t i) const { return {load_few<V>(a + i), load_few<V>(y + i)}; }
+  __device__ __forceinline__ In load(int64_t i) const { return {load_vec<V>(a + i), load_vec<V>(y + i)}; }
   __device__ __forceinline__ void apply(const In& in, int64_t i) const {
     const float factor = *s;
     float out[V];
 #pragma unroll
     for (int j = 0; j < V; ++j) out[j] = in.y[j] + factor * in.a[j];
-    store_few<V>(y + i, out);
+    store_vec<V>(y + i, out);
   }
 };
 
@@ -294,12 +296,12 @@ __global__ void __launch_bounds__(256)
   const int64_t step = static_cast<int64_t>(gridDim.x) * 256 * V;
   float sum = 0;
   for (int64_t first = (static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x) * V; first < n; first += kBatch * step) {
-    Few<T, V> in[kBatch], g[kBatch];
+    Vec<T, V> in[kBatch], g[kBatch];
 #pragma unroll
     for (int u = 0; u < kBatch; ++u)
       if (const int64_t i = first + u * step; i < n) {
-        in[u] = load_few<V>(a + i);
-        g[u] = load_few<V>(dy + i);
+        in[u] = load_vec<V>(a + i);
+        g[u] = load_vec<V>(dy + i);
       }
 #pragma unroll
     for (int u = 0; u < kBatch; ++u)
@@ -311,7 +313,7 @@ __global__ void __launch_bounds__(256)
           out[j] = factor * g[u][j];
         }
         sum += part;
-        store_few<V>(da + i, out);
+        store_vec<V>(da + i, out);
       }
   }
   sum = block_sum(sum);
@@ -322,19 +324,20 @@ __global__ void __launch_bounds__(256)
 
 template <class A, class T, int V>
 struct Accumulate {
+  static constexpr const char* kName = "accumulate";
   static constexpr int kBatch = 2;
   struct In {
-    Few<A, V> a;
-    Few<T, V> y;
+    Vec<A, V> a;
+    Vec<T, V> y;
   };
   const A* a;
   T* y;
-  __device__ __forceinline__ In load(int64_t i) const { return {load_few<V>(a + i), load_few<V>(y + i)}; }
+  __device__ __forceinline__ In load(int64_t i) const { return {load_vec<V>(a + i), load_vec<V>(y + i)}; }
   __device__ __forceinline__ void apply(const In& in, int64_t i) const {
     float out[V];
 #pragma unroll
     for (int j = 0; j < V; ++j) out[j] = in.y[j] + in.a[j];
-    store_few<V>(y + i, out);
+    store_vec<V>(y + i, out);
   }
 };
 
@@ -342,7 +345,7 @@ struct Accumulate {
 
 void residual_mix_forward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor y) {
   const int64_t N = x.dim(0), D = x.dim(1);
-  BG_CUDA_FLOATS(x.dtype(), T, BG_CUDA_WIDTH(in_eights(D, x, x0, mix, y), V, {
+  BG_CUDA_FLOATS(x.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(D, x, x0, mix, y), 8, V, {
                    const MixForward<T, V> op{x.ptr<T>(), x0.ptr<T>(), mix.ptr<float>(), y.ptr<T>(), D};
                    run_columns<V>(ctx, op, N, D);
                  }));
@@ -351,7 +354,7 @@ void residual_mix_forward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tenso
 void residual_mix_backward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor dy, Tensor dx, Tensor dx0,
                            Tensor dmix) {
   const int64_t N = x.dim(0), D = x.dim(1);
-  BG_CUDA_FLOATS(x.dtype(), T, BG_CUDA_WIDTH(in_eights(D, x, x0, mix, dy, dx, dx0), V, {
+  BG_CUDA_FLOATS(x.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(D, x, x0, mix, dy, dx, dx0), 8, V, {
                    const MixBackward<T, V> op{
                        x.ptr<T>(), x0.ptr<T>(), dy.ptr<T>(), mix.ptr<float>(), dx.ptr<T>(), dx0.ptr<T>(), D};
                    run_columns<V>(ctx, op, N, D, dmix);
@@ -362,7 +365,7 @@ void mix_norm_forward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, double sc
                       Tensor rstd) {
   const int64_t N = x.dim(0), D = x.dim(1);
   if (N == 0) return;
-  BG_CUDA_FLOATS(x.dtype(), T, with_parts(D, in_eights(D, x, x0, mix, mixed, u), [&](auto parts) {
+  BG_CUDA_FLOATS(x.dtype(), T, with_parts(D, whole_vecs<8>(D, x, x0, mix, mixed, u), [&](auto parts) {
                    constexpr int P = parts;
                    if constexpr (P == 0 || P > 4) {
                      cuda::residual_mix_forward(ctx, x, x0, mix, mixed);
@@ -382,7 +385,7 @@ void mix_norm_backward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor u
   const int64_t N = x.dim(0), D = x.dim(1);
   if (N == 0) return;
   BG_CUDA_FLOATS(
-      x.dtype(), T, with_parts(D, in_eights(D, x, x0, mix, u, du, dx, dx0), [&](auto parts) {
+      x.dtype(), T, with_parts(D, whole_vecs<8>(D, x, x0, mix, u, du, dx, dx0), [&](auto parts) {
         constexpr int P = parts;
         if constexpr (P == 0 || P * sizeof(T) > 8) {
           bg::rms_norm_backward(ctx, u, rstd, scale, du, dx, Write::add);
@@ -402,7 +405,7 @@ void mix_norm_backward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor u
 void scale_rows_forward(const Ctx& ctx, Tensor w, Tensor scale, Tensor out) {
   const int64_t K = w.dim(1);
   if (w.numel() == 0) return;
-  BG_CUDA_FLOATS(out.dtype(), T, BG_CUDA_WIDTH(in_eights(K, w, out), V, {
+  BG_CUDA_FLOATS(out.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(K, w, out), 8, V, {
                    BG_LAUNCH((scale_rows_forward_kernel<T, V>), static_cast<unsigned>(w.dim(0)), kRowThreads, 0, ctx,
                              w.ptr<float>(), scale.ptr<float>(), K, out.ptr<T>());
                  }));
@@ -411,7 +414,7 @@ void scale_rows_forward(const Ctx& ctx, Tensor w, Tensor scale, Tensor out) {
 void scale_rows_backward(const Ctx& ctx, Tensor w, Tensor scale, Tensor dout, Tensor dw, Tensor dscale) {
   const int64_t K = w.dim(1);
   if (w.numel() == 0) return;
-  BG_CUDA_FLOATS(dout.dtype(), T, BG_CUDA_WIDTH(in_eights(K, w, dout, dw), V, {
+  BG_CUDA_FLOATS(dout.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(K, w, dout, dw), 8, V, {
                    BG_LAUNCH((scale_rows_backward_kernel<T, V>), static_cast<unsigned>(w.dim(0)), kRowThreads, 0, ctx,
                              w.ptr<float>(), scale.ptr<float>(), dout.ptr<T>(), K, dw.ptr<float>(),
                              dscale.ptr<float>());
@@ -420,7 +423,7 @@ void scale_rows_backward(const Ctx& ctx, Tensor w, Tensor scale, Tensor dout, Te
 
 void scaled_add_forward(const Ctx& ctx, Tensor x, Tensor a, Tensor scale, Tensor y) {
   const int64_t N = x.dim(0), D = x.dim(1);
-  BG_CUDA_FLOATS(x.dtype(), T, BG_CUDA_WIDTH(in_eights(D, x, a, scale, y), V, {
+  BG_CUDA_FLOATS(x.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(D, x, a, scale, y), 8, V, {
                    const AddForward<T, V> op{x.ptr<T>(), a.ptr<T>(), scale.ptr<float>(), y.ptr<T>()};
                    run_columns<V>(ctx, op, N, D);
                  }));
@@ -428,7 +431,7 @@ void scaled_add_forward(const Ctx& ctx, Tensor x, Tensor a, Tensor scale, Tensor
 
 void scaled_add_backward(const Ctx& ctx, Tensor a, Tensor scale, Tensor dy, Tensor da, Tensor dscale) {
   const int64_t N = a.dim(0), D = a.dim(1);
-  BG_CUDA_FLOATS(a.dtype(), T, BG_CUDA_WIDTH(in_eights(D, a, scale, dy, da), V, {
+  BG_CUDA_FLOATS(a.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(D, a, scale, dy, da), 8, V, {
                    const AddBackward<T, V> op{a.ptr<T>(), dy.ptr<T>(), scale.ptr<float>(), da.ptr<T>()};
                    run_columns<V>(ctx, op, N, D, dscale);
                  }));
@@ -436,7 +439,7 @@ void scaled_add_backward(const Ctx& ctx, Tensor a, Tensor scale, Tensor dy, Tens
 
 void scalar_add_forward(const Ctx& ctx, Tensor a, Tensor s, Tensor y) {
   const int64_t n = a.numel();
-  BG_CUDA_FLOATS(a.dtype(), T, BG_CUDA_WIDTH(in_eights(n, a, y), V, {
+  BG_CUDA_FLOATS(a.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(n, a, y), 8, V, {
                    run_flat<V>(ctx, ScalarForward<T, V>{a.ptr<T>(), s.ptr<float>(), y.ptr<T>()}, n);
                  }));
 }
@@ -444,7 +447,7 @@ void scalar_add_forward(const Ctx& ctx, Tensor a, Tensor s, Tensor y) {
 void scalar_add_backward(const Ctx& ctx, Tensor a, Tensor s, Tensor dy, Tensor da, Tensor ds) {
   const int64_t n = a.numel();
   if (n == 0) return;
-  BG_CUDA_FLOATS(a.dtype(), T, BG_CUDA_WIDTH(in_eights(n, a, dy, da), V, {
+  BG_CUDA_FLOATS(a.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(n, a, dy, da), 8, V, {
                    const int64_t blocks = std::min<int64_t>(ceil_div(n, int64_t{256 * V}), 4 * ctx.cuda->num_sms());
                    auto* partial = static_cast<float*>(ctx.cuda->scratch(static_cast<size_t>(blocks) * sizeof(float)));
                    BG_LAUNCH((scalar_add_backward_kernel<T, V>), static_cast<unsigned>(blocks), 256, 0, ctx, a.ptr<T>(),
@@ -459,7 +462,7 @@ void fill_zero(const Ctx& ctx, Tensor y) {
 
 void accumulate(const Ctx& ctx, Tensor a, Tensor y) {
   const int64_t n = a.numel();
-  BG_CUDA_FLOATS(a.dtype(), A, BG_CUDA_FLOATS(y.dtype(), T, BG_CUDA_WIDTH(in_eights(n, a, y), V, {
+  BG_CUDA_FLOATS(a.dtype(), A, BG_CUDA_FLOATS(y.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(n, a, y), 8, V, {
                                                 run_flat<V>(ctx, Accumulate<A, T, V>{a.ptr<A>(), y.ptr<T>()}, n);
                                               })));
 }

@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kWarps * 32)
       float out[8];
 #pragma unroll
       for (int j = 0; j < 8; ++j) out[j] = factor * row[u].part[p][j];
-      store_few<8>(y + n * D + c, out);
+      store_vec<8>(y + n * D + c, out);
     }
     if (threadIdx.x % 32 == 0) rstd[n] = r;
   }
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
         for (int j = 0; j < 8; ++j) out[j] += old[u].part[p][j];
       }
-      store_few<8>(dx + n * D + c, out);
+      store_vec<8>(dx + n * D + c, out);
     }
   }
 }
@@ -127,7 +127,7 @@ void rms_norm_forward(const Ctx& ctx, Tensor x, double scale, double eps, Tensor
   const int64_t N = x.dim(0), D = x.dim(1);
   if (N == 0) return;
   const auto s = static_cast<float>(scale), e = static_cast<float>(eps);
-  BG_CUDA_FLOATS(x.dtype(), T, with_parts(D, in_eights(D, x, y), [&](auto parts) {
+  BG_CUDA_FLOATS(x.dtype(), T, with_parts(D, whole_vecs<8>(D, x, y), [&](auto parts) {
                    constexpr int P = parts;
                    if constexpr (P > 0) {
                      BG_LAUNCH((forward_kernel<T, P>), blocks_for(N, kRowsPerWarp<P>), kWarps * 32, 0, ctx, x.ptr<T>(),
@@ -144,7 +144,7 @@ void rms_norm_backward(const Ctx& ctx, Tensor y, Tensor rstd, double scale, Tens
   if (N == 0) return;
   const auto s = static_cast<float>(scale);
   const bool add = write == Write::add;
-  BG_CUDA_FLOATS(y.dtype(), T, with_parts(D, in_eights(D, y, dy, dx), [&](auto parts) {
+  BG_CUDA_FLOATS(y.dtype(), T, with_parts(D, whole_vecs<8>(D, y, dy, dx), [&](auto parts) {
                    constexpr int P = parts;
                    if constexpr (P > 0) {
                      BG_LAUNCH((backward_kernel<T, P>), blocks_for(N, kRowsPerWarp<P>), kWarps * 32, 0, ctx, y.ptr<T>(),

@@ -1,7 +1,7 @@
 // Memory-bound copies and sums between positions and runs: a thread takes a few neighbouring channels of one row.
 #include "kernels/segment.h"
 
-#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/columns.cuh"
 
 namespace bg::cuda {
 namespace {
@@ -89,7 +89,7 @@ void launch(const Ctx& ctx, Tensor from, const Segments& s, Tensor to, int64_t r
   if (rows * D == 0) return;
   with_runs(s, [&](const auto& runs) {
     using Runs = std::decay_t<decltype(runs)>;
-    BG_CUDA_FLOATS(from.dtype(), T, BG_LANES(T, V, whole_packs<T>(D, {from.data(), to.data()}), {
+    BG_CUDA_FLOATS(from.dtype(), T, BG_VEC_WIDTH(whole_vecs<kIn16Bytes<T>>(D, from, to), kIn16Bytes<T>, V, {
                      const RowGrid at(rows, D / V);
                      BG_LAUNCH((segment_kernel<Op, T, V, Runs>), at.grid, at.block, 0, ctx, from.ptr<T>(), runs,
                                to.ptr<T>(), static_cast<unsigned>(rows), static_cast<unsigned>(s.P),
@@ -106,11 +106,11 @@ __device__ __forceinline__ void for_channels(int64_t D, F&& f) {
 // to[0..V-1] += what stands at `from`.
 template <class T, int V>
 __device__ __forceinline__ void add_lanes(const T* from, T* to) {
-  Lanes<V> sum = load_lanes<T, V>(to);
-  const Lanes<V> add = load_lanes<T, V>(from);
+  Vec<float, V> sum = load_floats<V>(to);
+  const Vec<float, V> add = load_floats<V>(from);
 #pragma unroll
   for (int j = 0; j < V; ++j) sum.v[j] += add.v[j];
-  store_lanes<T, V>(to, sum);
+  store_vec(to, sum);
 }
 
 // out[b,p] = sum of x[b,t] over run p, or the mean; rows are runs.
@@ -122,9 +122,9 @@ struct Sums {
     const Span span = runs.span(n / P, n % P);
     const T* from = x + int64_t{n / P} * L * D;
     for_channels<V>(D, [&](int64_t i) {
-      Lanes<V> sum{};
+      Vec<float, V> sum{};
       for (int64_t t = span.first; t < span.end; ++t) {
-        const Lanes<V> a = load_lanes<T, V>(from + t * D + i);
+        const Vec<float, V> a = load_floats<V>(from + t * D + i);
 #pragma unroll
         for (int j = 0; j < V; ++j) sum.v[j] += a.v[j];
       }
@@ -132,7 +132,7 @@ struct Sums {
 #pragma unroll
         for (int j = 0; j < V; ++j) sum.v[j] = runs.mean(sum.v[j], span.end - span.first);
       }
-      store_lanes<T, V>(out + n * D + i, sum);
+      store_vec(out + n * D + i, sum);
     });
   }
 };
@@ -151,11 +151,11 @@ struct MeanBackward {
     }
     const T* g = dm + (int64_t{b} * P + p) * D;
     for_channels<V>(D, [&](int64_t i) {
-      Lanes<V> x{};
-      if (p >= 0) x = load_lanes<T, V>(g + i);
+      Vec<float, V> x{};
+      if (p >= 0) x = load_floats<V>(g + i);
 #pragma unroll
       for (int j = 0; j < V; ++j) x.v[j] = runs.mean(x.v[j], size);
-      store_lanes<T, V>(dx + n * D + i, x);
+      store_vec(dx + n * D + i, x);
     });
   }
 };
@@ -181,9 +181,9 @@ struct Pick {
     const Span span = runs.span(n / P, n % P);
     const T* from = x + (int64_t{n / P} * L + span.first) * D;
     for_channels<V>(D, [&](int64_t i) {
-      Lanes<V> value{};
-      if (span.first < span.end) value = load_lanes<T, V>(from + i);
-      store_lanes<T, V>(first + n * D + i, value);
+      Vec<float, V> value{};
+      if (span.first < span.end) value = load_floats<V>(from + i);
+      store_vec(first + n * D + i, value);
     });
   }
 };

@@ -3,16 +3,10 @@
 #include "kernels/smear.h"
 
 #include "kernels/cuda/columns.cuh"
+#include "kernels/cuda/functions.cuh"
 
 namespace bg::cuda {
 namespace {
-
-template <class T>
-constexpr int kRowsAhead = sizeof(T) == 2 ? 4 : 2;
-
-__device__ __forceinline__ float sigmoid(float x) {
-  return 1.0f / (1.0f + expf(-x));
-}
 
 // y[b,t] = (1-g) x[b,t] + g x[b,t-1].  N = B L positions.
 template <class T, int V>
@@ -26,16 +20,16 @@ __global__ void __launch_bounds__(kColumnThreads, 3)
   if (column >= D || first >= N) return;
   float g[V];
 #pragma unroll
-  for (int j = 0; j < V; ++j) g[j] = sigmoid(gate[column + j]);
+  for (int j = 0; j < V; ++j) g[j] = sigmoid<float>(gate[column + j]);
   const T* px = x + column;
   int64_t t = first % L;
-  Few<T, V> before = {};
-  if (t > 0) before = load_few<V>(px + (first - 1) * D);
+  Vec<T, V> before = {};
+  if (t > 0) before = load_vec<V>(px + (first - 1) * D);
   for (int64_t n = first; n < last; n += kBatch) {
-    Few<T, V> now[kBatch];
+    Vec<T, V> now[kBatch];
 #pragma unroll
     for (int u = 0; u < kBatch; ++u)
-      if (n + u < last) now[u] = load_few<V>(px + (n + u) * D);
+      if (n + u < last) now[u] = load_vec<V>(px + (n + u) * D);
 #pragma unroll
     for (int u = 0; u < kBatch; ++u) {
       if (n + u >= last) break;
@@ -43,7 +37,7 @@ __global__ void __launch_bounds__(kColumnThreads, 3)
       float out[V];
 #pragma unroll
       for (int j = 0; j < V; ++j) out[j] = (1 - g[j]) * now[u][j] + g[j] * before[j];
-      store_few<V>(y + (n + u) * D + column, out);
+      store_vec<V>(y + (n + u) * D + column, out);
       before = now[u];
       t = t + 1 == L ? 0 : t + 1;
     }
@@ -63,17 +57,17 @@ __global__ void __launch_bounds__(kColumnThreads, 3)
   if (column < D && first < N) {
     float g[V];
 #pragma unroll
-    for (int j = 0; j < V; ++j) g[j] = sigmoid(gate[column + j]);
+    for (int j = 0; j < V; ++j) g[j] = sigmoid<float>(gate[column + j]);
     const T *px = x + column, *pdy = dy + column;
     int64_t t = first % L;
-    Few<T, V> before = {}, grad = load_few<V>(pdy + first * D);
-    if (t > 0) before = load_few<V>(px + (first - 1) * D);
+    Vec<T, V> before = {}, grad = load_vec<V>(pdy + first * D);
+    if (t > 0) before = load_vec<V>(px + (first - 1) * D);
     for (int64_t n = first; n < last; n += kBatch) {
-      Few<T, V> now[kBatch], next[kBatch];
+      Vec<T, V> now[kBatch], next[kBatch];
 #pragma unroll
       for (int u = 0; u < kBatch; ++u) {
-        if (n + u < last) now[u] = load_few<V>(px + (n + u) * D);
-        if (n + u < last && n + u + 1 < N) next[u] = load_few<V>(pdy + (n + u + 1) * D);
+        if (n + u < last) now[u] = load_vec<V>(px + (n + u) * D);
+        if (n + u < last && n + u + 1 < N) next[u] = load_vec<V>(pdy + (n + u + 1) * D);
       }
 #pragma unroll
       for (int u = 0; u < kBatch; ++u) {
@@ -85,7 +79,7 @@ __global__ void __launch_bounds__(kColumnThreads, 3)
           out[j] = (1 - g[j]) * grad[j] + (ends ? 0.0f : g[j] * next[u][j]);
           sums[j] += grad[j] * ((t == 0 ? 0.0f : before[j]) - now[u][j]);
         }
-        store_few<V>(dx + (n + u) * D + column, out);
+        store_vec<V>(dx + (n + u) * D + column, out);
         before = now[u];
         grad = next[u];
         t = ends ? 0 : t + 1;
@@ -102,7 +96,7 @@ __global__ void __launch_bounds__(kColumnThreads, 3)
 void smear_forward(const Ctx& ctx, Tensor x, Tensor gate, Tensor y) {
   const int64_t L = x.dim(1), D = x.dim(2), N = x.dim(0) * L;
   if (N == 0) return;
-  BG_CUDA_FLOATS(x.dtype(), T, BG_CUDA_WIDTH(in_eights(D, x, y), V, {
+  BG_CUDA_FLOATS(x.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(D, x, y), 8, V, {
                    const Strips s = strips_of(ctx, N, D, V, false);
                    BG_LAUNCH((forward_kernel<T, V>), s.grid, s.block, 0, ctx, x.ptr<T>(), gate.ptr<float>(), N, L, D,
                              s.rows, y.ptr<T>());
@@ -112,7 +106,7 @@ void smear_forward(const Ctx& ctx, Tensor x, Tensor gate, Tensor y) {
 void smear_backward(const Ctx& ctx, Tensor x, Tensor gate, Tensor dy, Tensor dx, Tensor dgate) {
   const int64_t L = x.dim(1), D = x.dim(2), N = x.dim(0) * L;
   if (N == 0) return;
-  BG_CUDA_FLOATS(x.dtype(), T, BG_CUDA_WIDTH(in_eights(D, x, dy, dx), V, {
+  BG_CUDA_FLOATS(x.dtype(), T, BG_VEC_WIDTH(whole_vecs<8>(D, x, dy, dx), 8, V, {
                    const Strips s = strips_of(ctx, N, D, V, true);
                    auto* partial =
                        static_cast<float*>(ctx.cuda->scratch(static_cast<size_t>(s.count() * D) * sizeof(float)));

@@ -25,11 +25,12 @@ __device__ __forceinline__ float exponential(float x) {
 // x = cap tanh(x / cap).
 template <bool kFull, int V>
 struct Cap {
+  static constexpr const char* kName = "softcap";
   static constexpr int kBatch = 2;
-  using In = Few<float, V>;
+  using In = Vec<float, V>;
   float cap, inverse;
   float* x;
-  __device__ __forceinline__ In load(int64_t i) const { return load_few<V>(x + i); }
+  __device__ __forceinline__ In load(int64_t i) const { return load_vec<V>(x + i); }
   __device__ __forceinline__ void apply(const In& in, int64_t i) const {
     float out[V];
 #pragma unroll
@@ -41,17 +42,11 @@ struct Cap {
         out[j] = cap - cap * __fdividef(2.0f, 1.0f + exponential<false>(2 * (z > 40.0f ? 40.0f : z)));
       }
     }
-    store_few<V>(x + i, out);
+    store_vec<V>(x + i, out);
   }
 };
 
 constexpr int kWarps = 8;  // per block
-
-__device__ __forceinline__ float warp_max(float x) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
-  return x;
-}
 
 // lse = largest + ln sum exp(x - largest), nll = lse - x[target], or 0 without a target. Lane u < kRows finishes row u:
 // the logarithms, in float64, are taken together. Rows of up to 32 K scores; K = 0 reads longer ones twice.
@@ -103,20 +98,6 @@ __global__ void __launch_bounds__(kWarps * 32)
   nll[n] = target < 0 ? 0.0 : log_sum - static_cast<double>(logits[n * V + target]);
 }
 
-// W scores of one row, as many at a time as a row's length allows.
-template <class T, int W>
-__device__ __forceinline__ void store_scores(T* p, const float (&x)[W]) {
-  if constexpr (W == 1) {
-    *p = from_float<T>(x[0]);
-  } else if constexpr (std::is_same_v<T, float>) {
-    *reinterpret_cast<float4*>(p) = make_float4(x[0], x[1], x[2], x[3]);
-  } else {
-    const __nv_bfloat162 low = __floats2bfloat162_rn(x[0], x[1]), high = __floats2bfloat162_rn(x[2], x[3]);
-    *reinterpret_cast<uint2*>(p) =
-        make_uint2(*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
-  }
-}
-
 // dlogits = scale (exp(x - lse) - onehot) (1 - (x / cap)^2). An element needs no other, so dlogits may be logits.
 template <class T, int W>
 __global__ void __launch_bounds__(256)
@@ -125,7 +106,8 @@ __global__ void __launch_bounds__(256)
   constexpr int kBatch = 4;
   const int64_t chunks = V / W, all = N * chunks;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * 256 * kBatch + threadIdx.x;
-  float x[kBatch][W], l[kBatch];
+  Vec<float, W> x[kBatch];
+  float l[kBatch];
   int32_t target[kBatch], column[kBatch];
 #pragma unroll
   for (int u = 0; u < kBatch; ++u) {
@@ -137,15 +119,7 @@ __global__ void __launch_bounds__(256)
       n = i / chunks;
     }
     column[u] = static_cast<int32_t>(i - n * chunks) * W;
-    if constexpr (W == 4) {
-      const float4 four = *reinterpret_cast<const float4*>(logits + i * 4);
-      x[u][0] = four.x;
-      x[u][1] = four.y;
-      x[u][2] = four.z;
-      x[u][3] = four.w;
-    } else {
-      x[u][0] = logits[i];
-    }
+    x[u] = load_vec<W>(logits + i * W);
     l[u] = lse[n];
     target[u] = targets[n];
   }
@@ -160,7 +134,7 @@ __global__ void __launch_bounds__(256)
           exponential<std::is_same_v<T, float>>(x[u][j] - l[u]) - (column[u] + j == target[u] ? 1.0f : 0.0f);
       out[j] = target[u] < 0 ? 0.0f : scale * p * (1 - z * z);
     }
-    store_scores<T, W>(dlogits + (first + u * 256) * W, out);
+    store_vec<W>(dlogits + (first + u * 256) * W, out);
   }
 }
 
@@ -184,7 +158,7 @@ void softcap(const Ctx& ctx, double cap, Tensor x) {
   const int64_t n = x.numel();
   if (cap == 0) return;
   const float c = static_cast<float>(cap), inverse = static_cast<float>(1 / cap);
-  BG_CUDA_WIDTH(in_eights(n, x), V, {
+  BG_VEC_WIDTH(whole_vecs<8>(n, x), 8, V, {
     if (ctx.dtype == DType::f32) {
       run_flat<V>(ctx, Cap<true, V>{c, inverse, x.ptr<float>()}, n);
     } else {
@@ -207,20 +181,11 @@ void softmax_xent_backward(const Ctx& ctx, Tensor logits, Tensor targets, Tensor
   const int64_t N = logits.dim(0), V = logits.dim(1);
   if (logits.numel() == 0) return;
   const float inverse = cap > 0 ? static_cast<float>(1 / cap) : 0.0f;
-  const bool fours =
-      V % 4 == 0 &&
-      (reinterpret_cast<uintptr_t>(logits.data()) | reinterpret_cast<uintptr_t>(dlogits.data())) % 16 == 0;
-  BG_CUDA_FLOATS(dlogits.dtype(), T, {
-    if (fours) {
-      BG_LAUNCH((backward_kernel<T, 4>), static_cast<unsigned>(ceil_div(N * (V / 4), int64_t{1024})), 256, 0, ctx,
-                logits.ptr<float>(), targets.ptr<int32_t>(), lse.ptr<float>(), N, V, inverse, static_cast<float>(scale),
-                dlogits.ptr<T>());
-    } else {
-      BG_LAUNCH((backward_kernel<T, 1>), static_cast<unsigned>(ceil_div(N * V, int64_t{1024})), 256, 0, ctx,
-                logits.ptr<float>(), targets.ptr<int32_t>(), lse.ptr<float>(), N, V, inverse, static_cast<float>(scale),
-                dlogits.ptr<T>());
-    }
-  });
+  BG_CUDA_FLOATS(dlogits.dtype(), T, BG_VEC_WIDTH(whole_vecs<4>(V, logits, dlogits), 4, W, {
+                   BG_LAUNCH((backward_kernel<T, W>), static_cast<unsigned>(ceil_div(N * (V / W), int64_t{1024})), 256,
+                             0, ctx, logits.ptr<float>(), targets.ptr<int32_t>(), lse.ptr<float>(), N, V, inverse,
+                             static_cast<float>(scale), dlogits.ptr<T>());
+                 }));
 }
 
 }  // namespace bg::cuda

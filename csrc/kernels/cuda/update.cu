@@ -20,12 +20,6 @@ __device__ __forceinline__ int block_count(int64_t n) {
   return static_cast<int>(left < kUpdateBlock ? left : kUpdateBlock);
 }
 
-// Whether four numbers at a time may be read from all of them; empty tensors do not matter.
-bool all_aligned(std::initializer_list<Tensor> tensors) {
-  uint64_t bits = 0;
-  for (const Tensor& t : tensors) bits |= reinterpret_cast<uint64_t>(t.data());
-  return bits % 16 == 0;
-}
 float* or_null(const Tensor& t) {
   return t ? t.ptr<float>() : nullptr;
 }
@@ -36,7 +30,7 @@ __global__ void __launch_bounds__(kThreads)
   const T* const mine = x + block_start();
   double sum = 0;
   for_elements(block_count(n), aligned, [&](auto width, int i) {
-    const auto lane = load<width.value>(mine + i);
+    const auto lane = load_floats<width.value>(mine + i);
 #pragma unroll
     for (int j = 0; j < width.value; ++j) {
       const double value = static_cast<double>(lane.v[j]);
@@ -53,17 +47,17 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t at = block_start();
   for_elements(block_count(n), aligned, [&](auto width, int i) {
     constexpr int W = width.value;
-    auto value = load<W>(p + at + i), first = load<W>(m + at + i), second = load<W>(v + at + i);
-    const auto gradient = load<W>(g + at + i);
+    auto value = load_floats<W>(p + at + i), first = load_floats<W>(m + at + i), second = load_floats<W>(v + at + i);
+    const auto gradient = load_floats<W>(g + at + i);
 #pragma unroll
     for (int j = 0; j < W; ++j)
       value.v[j] = adam_element(numbers, value.v[j], scale * gradient.v[j], first.v[j], second.v[j]);
-    store(p + at + i, value), store(m + at + i, first), store(v + at + i, second);
+    store_vec(p + at + i, value), store_vec(m + at + i, first), store_vec(v + at + i, second);
     if (average == nullptr) return;
-    auto mean = load<W>(average + at + i);
+    auto mean = load_floats<W>(average + at + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) mean.v[j] += weight * (value.v[j] - mean.v[j]);
-    store(average + at + i, mean);
+    store_vec(average + at + i, mean);
   });
 }
 
@@ -72,16 +66,16 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t at = block_start();
   for_elements(block_count(n), aligned, [&](auto width, int i) {
     constexpr int W = width.value;
-    const auto gradient = load<W>(g + at + i);
-    auto buffer = load<W>(buf + at + i);
-    Lane<W> update;
+    const auto gradient = load_floats<W>(g + at + i);
+    auto buffer = load_floats<W>(buf + at + i);
+    Vec<float, W> update;
 #pragma unroll
     for (int j = 0; j < W; ++j) {
       const float scaled = scale * gradient.v[j];
       buffer.v[j] = mu * buffer.v[j] + scaled;
       update.v[j] = scaled + mu * buffer.v[j];
     }
-    store(buf + at + i, buffer), store(u + at + i, update);
+    store_vec(buf + at + i, buffer), store_vec(u + at + i, update);
   });
 }
 
@@ -90,16 +84,16 @@ __global__ void __launch_bounds__(kThreads) decayed_kernel(float keep, float lr,
   const int64_t at = block_start();
   for_elements(block_count(n), aligned, [&](auto width, int i) {
     constexpr int W = width.value;
-    const auto step = load<W>(o + at + i);
-    auto value = load<W>(p + at + i);
+    const auto step = load_floats<W>(o + at + i);
+    auto value = load_floats<W>(p + at + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) value.v[j] = keep * value.v[j] - lr * step.v[j];
-    store(p + at + i, value);
+    store_vec(p + at + i, value);
     if (average == nullptr) return;
-    auto mean = load<W>(average + at + i);
+    auto mean = load_floats<W>(average + at + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) mean.v[j] += weight * (value.v[j] - mean.v[j]);
-    store(average + at + i, mean);
+    store_vec(average + at + i, mean);
   });
 }
 
@@ -108,11 +102,11 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t at = block_start();
   for_elements(block_count(n), aligned, [&](auto width, int i) {
     constexpr int W = width.value;
-    const auto value = load<W>(x + at + i);
-    auto mean = load<W>(average + at + i);
+    const auto value = load_floats<W>(x + at + i);
+    auto mean = load_floats<W>(average + at + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) mean.v[j] += weight * (value.v[j] - mean.v[j]);
-    store(average + at + i, mean);
+    store_vec(average + at + i, mean);
   });
 }
 
@@ -122,7 +116,7 @@ void enqueue_squares(const Ctx& ctx, Tensor x, double* partial) {
   if (x.numel() == 0) return;
   BG_CUDA_FLOATS(x.dtype(), T,
                  BG_LAUNCH(squares_kernel<T>, blocks(x.numel()), kThreads, 0, ctx, x.ptr<T>(), x.numel(),
-                           all_aligned({x}), partial));
+                           at_16_bytes(x), partial));
 }
 
 void sum_of_squares(const Ctx& ctx, Tensor x, std::span<double> partial) {
@@ -134,25 +128,25 @@ void sum_of_squares(const Ctx& ctx, Tensor x, std::span<double> partial) {
 
 void adam_step(const Ctx& ctx, const AdamStep& step, Tensor p, Tensor g, Tensor m, Tensor v, Tensor average) {
   BG_LAUNCH(adam_kernel, blocks(p.numel()), kThreads, 0, ctx, adam_numbers(step), static_cast<float>(step.grad_scale),
-            static_cast<float>(step.average_weight), p.numel(), all_aligned({p, g, m, v, average}), p.ptr<float>(),
+            static_cast<float>(step.average_weight), p.numel(), at_16_bytes(p, g, m, v, average), p.ptr<float>(),
             g.ptr<float>(), m.ptr<float>(), v.ptr<float>(), or_null(average));
 }
 
 void muon_momentum_step(const Ctx& ctx, double mu, double grad_scale, Tensor g, Tensor buf, Tensor u) {
   BG_LAUNCH(momentum_kernel, blocks(g.numel()), kThreads, 0, ctx, static_cast<float>(mu),
-            static_cast<float>(grad_scale), g.numel(), all_aligned({g, buf, u}), g.ptr<float>(), buf.ptr<float>(),
+            static_cast<float>(grad_scale), g.numel(), at_16_bytes(g, buf, u), g.ptr<float>(), buf.ptr<float>(),
             u.ptr<float>());
 }
 
 void decayed_step(const Ctx& ctx, double keep, double lr, Tensor o, Tensor p, double average_weight, Tensor average) {
   BG_LAUNCH(decayed_kernel, blocks(p.numel()), kThreads, 0, ctx, static_cast<float>(keep), static_cast<float>(lr),
-            static_cast<float>(average_weight), p.numel(), all_aligned({o, p, average}), o.ptr<float>(), p.ptr<float>(),
+            static_cast<float>(average_weight), p.numel(), at_16_bytes(o, p, average), o.ptr<float>(), p.ptr<float>(),
             or_null(average));
 }
 
 void average_step(const Ctx& ctx, double weight, Tensor x, Tensor average) {
   BG_LAUNCH(average_kernel, blocks(x.numel()), kThreads, 0, ctx, static_cast<float>(weight), x.numel(),
-            all_aligned({x, average}), x.ptr<float>(), average.ptr<float>());
+            at_16_bytes(x, average), x.ptr<float>(), average.ptr<float>());
 }
 
 }  // namespace bg::cuda

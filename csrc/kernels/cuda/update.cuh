@@ -1,59 +1,13 @@
-// What element-wise updates share: four numbers at a time, Adam's formula, sums of squares by blocks.
+// What element-wise updates share: walking by fours, Adam's formula, sums of squares by blocks.
 #pragma once
 
 #include <cmath>
 #include <type_traits>
 
-#include "base/cuda/launch.cuh"
+#include "base/cuda/vectors.cuh"
 #include "kernels/update.h"
 
 namespace bg::cuda {
-
-/// W neighbouring numbers as float32. W = 4 reads and writes them at once: the address must be a multiple of their
-/// size.
-template <int W>
-struct Lane {
-  float v[W];
-};
-template <int W>
-__device__ __forceinline__ Lane<W> load(const float* p) {
-  Lane<W> out;
-  if constexpr (W == 4) {
-    const float4 x = *reinterpret_cast<const float4*>(p);
-    out.v[0] = x.x, out.v[1] = x.y, out.v[2] = x.z, out.v[3] = x.w;
-  } else {
-    out.v[0] = *p;
-  }
-  return out;
-}
-template <int W>
-__device__ __forceinline__ Lane<W> load(const bf16* p) {
-  Lane<W> out;
-  if constexpr (W == 4) {
-    const uint2 x = *reinterpret_cast<const uint2*>(p);
-    out.v[0] = __uint_as_float(x.x << 16), out.v[1] = __uint_as_float(x.x & 0xffff0000u);
-    out.v[2] = __uint_as_float(x.y << 16), out.v[3] = __uint_as_float(x.y & 0xffff0000u);
-  } else {
-    out.v[0] = to_float(*p);
-  }
-  return out;
-}
-template <int W>
-__device__ __forceinline__ void store(float* p, const Lane<W>& x) {
-  if constexpr (W == 4)
-    *reinterpret_cast<float4*>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
-  else
-    *p = x.v[0];
-}
-template <int W>
-__device__ __forceinline__ void store(bf16* p, const Lane<W>& x) {
-  if constexpr (W == 4) {
-    alignas(8) __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(x.v[0], x.v[1]), __floats2bfloat162_rn(x.v[2], x.v[3])};
-    *reinterpret_cast<uint2*>(p) = *reinterpret_cast<const uint2*>(pairs);
-  } else {
-    *p = from_float<bf16>(x.v[0]);
-  }
-}
 
 /// The block's threads go over 0..count-1: body(width, i) does elements i..i+width-1, four where `aligned` allows it.
 template <class Body>

@@ -55,24 +55,24 @@ __global__ void __launch_bounds__(kThreads, 3)
   const int lane = threadIdx.x % lanes, groups = kThreads / lanes, per = s.H / s.G;
   const int64_t all = s.N * s.G;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * groups * kAtOnce + threadIdx.x / lanes;
-  Few<T, 8> value[kAtOnce];
+  Vec<T, 8> value[kAtOnce];
   int64_t at[kAtOnce];
   float inverse[kAtOnce];
 #pragma unroll
   for (int k = 0; k < kAtOnce; ++k) {
     const int64_t i = first + static_cast<int64_t>(k) * groups;
     const Place place(min(i, all - 1), s);  // beyond the end the last again, unwritten: all lanes shuffle
-    value[k] = load_few<8>(v + place.value(s) + lane * 8);
+    value[k] = load_vec<8>(v + place.value(s) + lane * 8);
     at[k] = i < all ? place.heads(s) + lane * 8 : -1;
   }
   for (int h = 0; h < per; h += 2) {
-    Few<T, 8> row[kAtOnce][2];
+    Vec<T, 8> row[kAtOnce][2];
 #pragma unroll
     for (int k = 0; k < kAtOnce; ++k)
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         row[k][e] = {};
-        if (at[k] >= 0 && h + e < per) row[k][e] = load_few<8>(y + at[k] + static_cast<int64_t>(h + e) * s.d);
+        if (at[k] >= 0 && h + e < per) row[k][e] = load_vec<8>(y + at[k] + static_cast<int64_t>(h + e) * s.d);
       }
 #pragma unroll
     for (int k = 0; k < kAtOnce; ++k) {
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, 3)
         if (at[k] < 0 || h + e >= per) continue;
 #pragma unroll
         for (int j = 0; j < 8; ++j) result[j] = row[k][e][j] - along * value[k][j];
-        store_few<8>(out + at[k] + static_cast<int64_t>(h + e) * s.d, result);
+        store_vec<8>(out + at[k] + static_cast<int64_t>(h + e) * s.d, result);
       }
     }
   }
@@ -107,19 +107,19 @@ __global__ void __launch_bounds__(kThreads, 3)
   const int lane = threadIdx.x % lanes, groups = kThreads / lanes, per = s.H / s.G;
   const int64_t all = s.N * s.G, i = static_cast<int64_t>(blockIdx.x) * groups + threadIdx.x / lanes;
   const Place place(min(i, all - 1), s);
-  const auto value = load_few<8>(v + place.value(s) + lane * 8);
+  const auto value = load_vec<8>(v + place.value(s) + lane * 8);
   T* const gradient = dv + place.gradient(s) + lane * 8;
-  const auto old = load_few<8>(gradient);
+  const auto old = load_vec<8>(gradient);
   const int64_t at = place.heads(s) + lane * 8;
   float sum[8] = {}, inverse = 0, norm = 0;
   for (int h = 0; h < per; h += 2) {
-    Few<T, 8> row[2], g[2];
+    Vec<T, 8> row[2], g[2];
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       row[e] = g[e] = {};
       if (h + e >= per) continue;
-      row[e] = load_few<8>(y + at + static_cast<int64_t>(h + e) * s.d);
-      g[e] = load_few<8>(dout + at + static_cast<int64_t>(h + e) * s.d);
+      row[e] = load_vec<8>(y + at + static_cast<int64_t>(h + e) * s.d);
+      g[e] = load_vec<8>(dout + at + static_cast<int64_t>(h + e) * s.d);
     }
     if (h == 0) {
       float square = 0;
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   if (i >= all) return;
 #pragma unroll
   for (int j = 0; j < 8; ++j) sum[j] += old[j];
-  store_few<8>(gradient, sum);
+  store_vec<8>(gradient, sum);
 }
 
 template <class T>
@@ -218,7 +218,7 @@ int lanes_of(const Sizes& s, const Tensors&... tensors) {
   const int lanes = s.d / 8;
   const bool power = lanes > 0 && lanes <= 32 && (lanes & (lanes - 1)) == 0;
   const bool steps = ((s.s0 | s.s1 | s.s2 | s.t0 | s.t1 | s.t2) & 7) == 0;
-  return power && steps && in_eights(s.d, tensors...) ? lanes : 0;
+  return power && steps && whole_vecs<8>(s.d, tensors...) ? lanes : 0;
 }
 
 }  // namespace

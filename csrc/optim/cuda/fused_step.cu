@@ -85,14 +85,14 @@ __global__ void __launch_bounds__(1024)
 
 template <int W>
 __device__ __forceinline__ void write_value(const Arenas& arenas, int64_t at, bool averaged, float weight,
-                                            const Lane<W>& value) {
-  store(arenas.values + at, value);
-  if (arenas.operands != nullptr) store(arenas.operands + at, value);
+                                            const Vec<float, W>& value) {
+  store_vec(arenas.values + at, value);
+  if (arenas.operands != nullptr) store_vec(arenas.operands + at, value);
   if (!averaged) return;
-  auto mean = load<W>(arenas.ema + at);
+  auto mean = load_floats<W>(arenas.ema + at);
 #pragma unroll
   for (int j = 0; j < W; ++j) mean.v[j] += weight * (value.v[j] - mean.v[j]);
-  store(arenas.ema + at, mean);
+  store_vec(arenas.ema + at, mean);
 }
 
 // g' = scale g;  buf = mu buf + g';  u = g' + mu buf.
@@ -106,9 +106,9 @@ __global__ void __launch_bounds__(kThreads)
   double sum = 0;
   for_elements(chunk.count, chunk.at % 4 == 0, [&](auto width, int i) {
     constexpr int W = width.value;
-    const auto g = load<W>(arenas.grads + chunk.at + i);
-    auto buf = load<W>(arenas.first + chunk.at + i);
-    Lane<W> u;
+    const auto g = load_floats<W>(arenas.grads + chunk.at + i);
+    auto buf = load_floats<W>(arenas.first + chunk.at + i);
+    Vec<float, W> u;
 #pragma unroll
     for (int j = 0; j < W; ++j) {
       const float scaled = scale * g.v[j];
@@ -116,8 +116,8 @@ __global__ void __launch_bounds__(kThreads)
       u.v[j] = scaled + mu * buf.v[j];
       sum += static_cast<double>(u.v[j]) * static_cast<double>(u.v[j]);
     }
-    store(arenas.first + chunk.at + i, buf);
-    store(x + chunk.x + i, u);
+    store_vec(arenas.first + chunk.at + i, buf);
+    store_vec(x + chunk.x + i, u);
   });
   sum = block_sum(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
@@ -134,10 +134,10 @@ __global__ void __launch_bounds__(kThreads)
   const double factor = 1 / (sqrt(sum_in_order(partial + matrix.first_chunk, matrix.chunks)) + kNewtonSchulzEps);
   for_elements(chunk.count, true, [&](auto width, int i) {
     constexpr int W = width.value;
-    auto u = load<W>(x + chunk.x + i);
+    auto u = load_floats<W>(x + chunk.x + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) u.v[j] = static_cast<float>(static_cast<double>(u.v[j]) * factor);
-    store(x + chunk.x + i, u);
+    store_vec(x + chunk.x + i, u);
   });
 }
 
@@ -152,8 +152,8 @@ __global__ void __launch_bounds__(kThreads)
   const float keep = numbers->matrix_keep, weight = numbers->average_weight;
   for_elements(chunk.count, chunk.at % 4 == 0, [&](auto width, int i) {
     constexpr int W = width.value;
-    const auto step = load<W>(o + chunk.x + i);
-    auto value = load<W>(arenas.values + chunk.at + i);
+    const auto step = load_floats<W>(o + chunk.x + i);
+    auto value = load_floats<W>(arenas.values + chunk.at + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) value.v[j] = keep * value.v[j] - lr * step.v[j];
     write_value(arenas, chunk.at + i, chunk.averaged, weight, value);
@@ -170,11 +170,12 @@ __global__ void __launch_bounds__(kThreads)
   for_elements(chunk.count, chunk.at % 4 == 0, [&](auto width, int i) {
     constexpr int W = width.value;
     const int64_t at = chunk.at + i;
-    auto value = load<W>(arenas.values + at), m = load<W>(arenas.first + at), v = load<W>(arenas.second + at);
-    const auto g = load<W>(arenas.grads + at);
+    auto value = load_floats<W>(arenas.values + at), m = load_floats<W>(arenas.first + at),
+         v = load_floats<W>(arenas.second + at);
+    const auto g = load_floats<W>(arenas.grads + at);
 #pragma unroll
     for (int j = 0; j < W; ++j) value.v[j] = adam_element(adam, value.v[j], scale * g.v[j], m.v[j], v.v[j]);
-    store(arenas.first + at, m), store(arenas.second + at, v);
+    store_vec(arenas.first + at, m), store_vec(arenas.second + at, v);
     write_value(arenas, at, chunk.averaged, weight, value);
   });
 }

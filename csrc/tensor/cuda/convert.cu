@@ -1,7 +1,7 @@
 // One thread converts eight neighbours; the rest of the arena one by one.
 #include "tensor/convert.h"
 
-#include "base/cuda/launch.cuh"
+#include "base/cuda/vectors.cuh"
 
 namespace bg::cuda {
 namespace {
@@ -10,16 +10,7 @@ template <class From, class To>
 __global__ void convert_kernel(const From* __restrict__ x, To* __restrict__ y, int64_t n, bool aligned) {
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 8;
   if (aligned && i + 8 <= n) {
-    alignas(16) From in[8];
-    alignas(16) To out[8];
-#pragma unroll
-    for (int part = 0; part < 8; part += Pack<From>::kSize)
-      *reinterpret_cast<Pack<From>*>(in + part) = load_pack(x + i + part);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) out[j] = from_float<To>(to_float(in[j]));
-#pragma unroll
-    for (int part = 0; part < 8; part += Pack<To>::kSize)
-      store_pack(y + i + part, *reinterpret_cast<const Pack<To>*>(out + part));
+    store_vec(y + i, load_floats<8>(x + i));
   } else {
     for (int64_t j = i; j < n && j < i + 8; ++j) y[j] = from_float<To>(to_float(x[j]));
   }
@@ -30,7 +21,7 @@ __global__ void convert_kernel(const From* __restrict__ x, To* __restrict__ y, i
 void convert(const Ctx& ctx, Tensor x, Tensor y) {
   const int64_t n = x.numel();
   if (n == 0) return;
-  const bool aligned = (reinterpret_cast<uintptr_t>(x.data()) | reinterpret_cast<uintptr_t>(y.data())) % 16 == 0;
+  const bool aligned = at_16_bytes(x, y);
   BG_CUDA_FLOATS(x.dtype(), From, BG_CUDA_FLOATS(y.dtype(), To, {
                    BG_LAUNCH((convert_kernel<From, To>), static_cast<unsigned>(ceil_div(n, int64_t{8 * 256})), 256, 0,
                              ctx, x.ptr<From>(), y.ptr<To>(), n, aligned);
