@@ -256,7 +256,9 @@ def ranks_that(*ends):
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
-@pytest.mark.parametrize("ends", [("exit(1)", KILLED, "exit(1)"), ("exit(0)", KILLED), ("exit(1)", "time.sleep(1); " + KILLED)])
+@pytest.mark.parametrize(
+    "ends", [("exit(1)", KILLED, "exit(1)"), ("exit(0)", KILLED), ("exit(1)", "time.sleep(1); " + KILLED)]
+)
 @pytest.mark.parametrize("late", [False, True])
 def test_the_rank_that_was_killed_is_the_cause_whichever_end_is_seen_first(ends, late, capsys):
     launched = ranks_that(*ends)
