@@ -22,7 +22,7 @@ void cache_append(const Ctx& ctx, Tensor k, Tensor v, Tensor at, Tensor k_cache,
 /// q, y (B,H,d), contiguous; caches (B,G,S,d), contiguous, H a multiple of G; at, first (B) i32, first[b] <= at[b] < S.
 /// window: positions, 0 = all. CPU: float32 or float64; CUDA: float32 or bfloat16, d at most 256, sums in float32.
 /// On the CPU y has the bits that attention_forward() gives position at[b], whatever B and S are. Throws
-/// InvalidArgument when shapes, strides or dtypes disagree, on the CPU also when at or first are out of range.
+/// InvalidArgument when shapes, strides, dtypes or devices disagree, on the CPU also when at or first are out of range.
 void attention_cached(const Ctx& ctx, Tensor q, Tensor k_cache, Tensor v_cache, Tensor at, Tensor first, int64_t window,
                       Tensor y);
 

@@ -146,6 +146,8 @@ TEST(AttentionCached, RefusesWhatLiesOutsideTheCache) {
   EXPECT_THROW(attention_cached(ctx, o.q, o.k, o.v, one(3), one(4), 0, y), InvalidArgument);
   EXPECT_THROW(attention_cached(ctx, o.q, o.k, o.v, one(3), one(0), -1, y), InvalidArgument);
   EXPECT_THROW(attention_cached(ctx, o.q, o.k, o.v, Owned::ids({2}, {1, 1}), one(0), 0, y), InvalidArgument);
+  const Tensor elsewhere(o.k.view().data(), o.k.view().shape(), DType::f32, Device::cuda);
+  EXPECT_THROW(attention_cached(ctx, o.q, elsewhere, o.v, one(3), one(0), 0, y), InvalidArgument);
   const Owned k(DType::f32, {1, 2, 1, 6}), odd(DType::f32, {1, 1, 33, 6});
   EXPECT_THROW(attention_cached(ctx, o.q, odd, odd, one(3), one(0), 0, y), InvalidArgument);
   EXPECT_THROW(cache_append(ctx, k, k, one(31), o.k, o.v), InvalidArgument);
