@@ -4,10 +4,13 @@
 
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/ctx.h"
 #include "tensor/buffer.h"
+#include "tensor/init.h"
 #include "tensor/tensor.h"
 
 namespace bg {
@@ -25,19 +28,6 @@ constexpr int kNumGroups = 5;
 enum class Codec : uint8_t { matrix, other, left_out };
 /// Whether EMA and SWA average it; what inference does not use need not be.
 enum class Averaging : uint8_t { on, off };
-
-/// The distribution of a tensor's first values.
-struct Init {
-  enum class Kind : uint8_t { constant, normal, uniform, orthogonal, rows } kind = Kind::constant;
-  double a = 0, b = 0;
-  static Init zeros() { return {Kind::constant, 0, 0}; }
-  static Init ones() { return {Kind::constant, 1, 0}; }
-  static Init constant(double v) { return {Kind::constant, v, 0}; }
-  static Init normal(double std) { return {Kind::normal, std, 0}; }
-  static Init uniform(double bound) { return {Kind::uniform, bound, 0}; }  // in (-bound, bound)
-  static Init orthogonal() { return {Kind::orthogonal, 1, 0}; }            // rows or columns orthonormal, gain 1
-  static Init rows(double first, double rest) { return {Kind::rows, first, rest}; }  // row 0 = first, others = rest
-};
 
 /// A layer's handle to a tensor it declared; filled in when the table is allocated. Matrix products read `operand`,
 /// everything else `value`: in a bf16 context values and gradients are float32 and operands a bf16 copy, elsewhere
