@@ -29,6 +29,15 @@ const ParamSpec* ParamTable::find(std::string_view name) const {
   return it == specs_.end() ? nullptr : &*it;
 }
 
+std::pair<int64_t, int64_t> ParamTable::range(Mover mover) const {
+  std::pair<int64_t, int64_t> out(arena_numel_, 0);
+  for (const GroupRow& row : kGroups) {
+    if (row.mover != mover) continue;
+    out = {std::min(out.first, range(row.group).first), std::max(out.second, range(row.group).second)};
+  }
+  return out;
+}
+
 Tensor ParamTable::view(const ParamSpec& spec, Tensor arena) {
   char* base = static_cast<char*>(arena.data()) + static_cast<size_t>(spec.offset) * size_of(arena.dtype());
   return Tensor(base, spec.shape, arena.dtype(), arena.device());

@@ -10,20 +10,12 @@
 
 #include "base/ctx.h"
 #include "tensor/buffer.h"
+#include "tensor/groups.h"
 #include "tensor/init.h"
 #include "tensor/tensor.h"
 
 namespace bg {
 
-/// Which optimiser and step size move a tensor (see optim/groups).
-enum class Group : uint8_t {
-  matrix,  // Muon, matrix_lr, muon_wd
-  table,   // AdamW, tied_embed_lr, adam_wd
-  head,    // AdamW, head_lr, adam_wd
-  scalar,  // AdamW, scalar_lr, adam_wd
-  jepa,    // AdamW, jepa_lr, no decay
-};
-constexpr int kNumGroups = 5;
 /// How the artifact stores a tensor: as a block matrix, by the rule for all others, or not at all.
 enum class Codec : uint8_t { matrix, other, left_out };
 /// Whether EMA and SWA average it; what inference does not use need not be.
@@ -65,8 +57,9 @@ class ParamTable {
   const ParamSpec* find(std::string_view name) const;
   int64_t numel() const { return numel_; }              // parameters, without alignment gaps
   int64_t arena_numel() const { return arena_numel_; }  // elements of an arena, gaps (always zero) included
-  /// Half-open element range that holds a group.
+  /// Half-open element range that holds a group, or all groups that one optimiser moves.
   std::pair<int64_t, int64_t> range(Group group) const { return ranges_[static_cast<int>(group)]; }
+  std::pair<int64_t, int64_t> range(Mover mover) const;
 
   Tensor values() const { return Tensor(values_.data(), {arena_numel_}, dtype_, device_); }
   Tensor grads() const { return Tensor(grads_.data(), {arena_numel_}, dtype_, device_); }

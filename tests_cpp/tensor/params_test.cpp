@@ -32,7 +32,8 @@ TEST(ParamTable, GroupsAreContiguousAlignedAndDisjoint) {
     m.table.allocate(context(dtype), 0);
     EXPECT_EQ(m.table.numel(), 15 + 10 + 1 + 7 + 12);
     int64_t end = 0;
-    for (Group g : {Group::matrix, Group::table, Group::head, Group::scalar, Group::jepa}) {
+    for (const GroupRow& row : kGroups) {
+      const Group g = row.group;
       const auto [lo, hi] = m.table.range(g);
       EXPECT_EQ(lo, end) << "ranges follow one another";
       end = hi;
@@ -40,6 +41,9 @@ TEST(ParamTable, GroupsAreContiguousAlignedAndDisjoint) {
         EXPECT_EQ(s.group == g, s.offset >= lo && s.offset + s.shape.numel() <= hi) << s.name;
     }
     EXPECT_EQ(end, m.table.arena_numel());
+    const int64_t muon = m.table.range(Group::matrix).second;
+    EXPECT_EQ(m.table.range(Mover::muon), std::pair(int64_t{0}, muon));
+    EXPECT_EQ(m.table.range(Mover::adam), std::pair(muon, end));
     for (const ParamSpec& s : m.table.specs()) {
       if (s.name != "b") {
         EXPECT_EQ(reinterpret_cast<uintptr_t>(s.handle->value.data()) % Buffer::kAlign, 0u) << s.name;
