@@ -19,7 +19,7 @@ void Block::declare(ParamTable& p) {
   const int64_t D = config_.model_dim;
   for (Part& part : parts_)
     p.param(part.scale, prefix_ + part.layer->scale_name(), {D}, Init::ones(), Group::scalar, Codec::other);
-  p.param(mix_, prefix_ + "resid_mix", {2, D}, Init::rows(1, 0), Group::scalar, Codec::other);
+  p.param(mix_, prefix_ + "resid_mix", {2, D}, Init::rows(1, 0), Group::scalar, Codec::matrix);
   for (Part& part : parts_) part.layer->declare(p);
 }
 

@@ -10,7 +10,25 @@ namespace {
 
 constexpr int64_t kAlign = static_cast<int64_t>(Buffer::kAlign / sizeof(float));  // elements
 
+constexpr const char* kCodecNames[] = {
+#define BG_ROW(name) #name,
+    BG_CODECS(BG_ROW)
+#undef BG_ROW
+};
+
 }  // namespace
+
+const char* name_of(Codec codec) {
+  return kCodecNames[static_cast<int>(codec)];
+}
+
+Codec codec_of(std::string_view name) {
+  const auto* const it = std::find(std::begin(kCodecNames), std::end(kCodecNames), name);
+  if (it != std::end(kCodecNames)) return static_cast<Codec>(it - kCodecNames);
+  std::string known;
+  for (const char* one : kCodecNames) known += words(known.empty() ? "" : ", ", one);
+  throw InvalidArgument(words("unknown codec", name, "(known:", known + ")"));
+}
 
 std::vector<double> initial_values(const ParamSpec& spec, uint64_t seed) {
   return spec.init.draw(Random(seed, spec.name), spec.shape);

@@ -16,8 +16,18 @@
 
 namespace bg {
 
-/// How the artifact stores a tensor: as a block matrix, by the rule for all others, or not at all.
-enum class Codec : uint8_t { matrix, other, left_out };
+/// How the artifact stores a tensor: in the few bits that its scheme gives matrices, by the scheme's rule for all other
+/// tensors, or not at all, since only training uses it (codec/quantise.h).
+#define BG_CODECS(ROW) ROW(matrix) ROW(other) ROW(left_out)
+enum class Codec : uint8_t {
+#define BG_ROW(name) name,
+  BG_CODECS(BG_ROW)
+#undef BG_ROW
+};
+const char* name_of(Codec codec);
+/// Throws InvalidArgument for a name that is none.
+Codec codec_of(std::string_view name);
+
 /// Whether EMA and SWA average it; what inference does not use need not be.
 enum class Averaging : uint8_t { on, off };
 

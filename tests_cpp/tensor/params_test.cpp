@@ -89,6 +89,14 @@ TEST(ParamTable, GradientsAndGapsBeginAsZero) {
     }
 }
 
+TEST(Codec, IsKnownByItsName) {
+  EXPECT_EQ(codec_of("matrix"), Codec::matrix);
+  EXPECT_EQ(codec_of("other"), Codec::other);
+  EXPECT_EQ(codec_of("left_out"), Codec::left_out);
+  EXPECT_STREQ(name_of(Codec::left_out), "left_out");
+  EXPECT_THROW(codec_of("int5"), InvalidArgument);
+}
+
 ParamSpec spec(const char* name, Shape shape, Init init) {
   return {name, shape, init, Group::matrix, Codec::matrix, Averaging::on, 0, nullptr};
 }
