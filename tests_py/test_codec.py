@@ -227,6 +227,77 @@ def test_parameters_survive_quantisation_and_packing(tmp_path: Path) -> None:
     assert np.abs(loaded["tok_emb.weight"] - params["tok_emb.weight"]).max() <= 0.02
 
 
+# Wide enough that matrices of blocks and the token table have more than 65,536 elements.
+WIDE = {
+    "num_layers": 2,
+    "model_dim": 320,
+    "num_heads": 5,
+    "seq_len": 16,
+    "eval_stride": 16,
+    "micro_batch_ids": 16,
+    "train_batch_ids": 16,
+}
+
+
+@pytest.mark.parametrize("preset", bytegolf.Config.preset_names())
+def test_declarations_and_published_names_give_every_tensor_the_same_codec(preset: str) -> None:
+    heads = {"num_kv_heads": 5 if preset.startswith("byte256") else 1}
+    model = bytegolf.Model(bytegolf.Config.preset(preset, **WIDE, **heads), threads=2)
+    specs = model.specs()
+    stored = [row for row in specs if row["codec"] != "left_out"]
+    assert {row["codec"] for row in stored} == {"matrix", "other"}
+    assert {row["name"]: row["codec"] for row in stored} == {
+        row["name"]: codec.codec_by_name(row["name"], len(row["shape"])) for row in stored
+    }
+    draw = np.random.default_rng(6)
+    params = {row["name"]: draw.normal(0, 0.1, row["shape"]) for row in stored}
+    for scheme in ("int6_mixed", "int6_byte256"):
+        declared, named = codec.quantise(params, scheme, specs), codec.quantise(params, scheme)
+        assert sum(name.endswith(".q") for name in declared) >= 8
+        assert_same(declared, named)
+
+
+def test_a_second_stack_gets_six_bits_by_its_declaration_whatever_its_prefix(tmp_path: Path) -> None:
+    table = {  # name: shape, codec
+        "local_encoder.blocks.0.attn.c_q.weight": ((300, 256), "matrix"),
+        "local_encoder.blocks.0.mlp.fc.weight": ((300, 16, 16), "matrix"),
+        "local_encoder.embed.weight": ((300, 256), "other"),
+        "blocks.0.table": ((300, 256), "other"),
+        "patcher.head.weight": ((300, 256), "left_out"),
+    }
+    specs = [{"name": name, "shape": shape, "codec": kind} for name, (shape, kind) in table.items()]
+    draw = np.random.default_rng(8)
+    params = {name: draw.normal(0, 0.3, shape) for name, (shape, _) in table.items()}
+    path = tmp_path / "a.bg"
+    codec.pack_parameters(params, path, "int6_mixed", specs=specs)
+    stored = codec.unpack_tensors(path)
+    assert {name.removesuffix(".q") for name in stored if not name.endswith(".scale")} == {
+        name for name, (_, kind) in table.items() if kind != "left_out"
+    }
+    for name, (_, kind) in table.items():
+        if kind == "left_out":
+            continue
+        assert (stored[f"{name}.q"].dtype, stored[f"{name}.q"].shape) == (np.int8, params[name].shape), name
+        rows = np.asarray(params[name], np.float32).reshape(300, 256)
+        if kind == "matrix":  # the step of a row is its largest weight / 31
+            step = np.maximum(np.abs(rows).max(axis=1) / np.float32(31), np.float32(1 / 31))
+            assert np.array_equal(stored[f"{name}.scale"], step.astype(np.float16)), name
+            assert np.abs(stored[f"{name}.q"]).max() in (31, 32), name
+        else:
+            assert np.abs(stored[f"{name}.q"]).max() == 127, name
+    bits = codec.quantise(params, "int6_byte256", specs)
+    assert {name for name in bits if name.endswith(".q")} == {
+        f"{name}.q" for name, (_, kind) in table.items() if kind == "matrix"
+    }
+
+
+def test_a_tensor_without_declaration_or_of_an_unknown_codec_is_refused() -> None:
+    with pytest.raises(ValueError, match="tensor b is not declared in specs"):
+        codec.quantise({"a": np.ones(2), "b": np.ones(2)}, "int6_mixed", [{"name": "a", "codec": "other"}])
+    with pytest.raises(ValueError, match="unknown codec int5"):
+        codec.quantise({"a": np.ones(2)}, "int6_mixed", [{"name": "a", "codec": "int5"}])
+
+
 def test_trained_weights_fit_well_below_the_limit(tmp_path: Path) -> None:
     tensors = load_fixture("data/trained_int6.npz")
     del tensors["kinds"]

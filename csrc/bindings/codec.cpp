@@ -22,16 +22,17 @@ py::array half_array(const std::vector<int64_t>& dims, const std::vector<uint16_
   return out;
 }
 
-py::tuple quantise_one(const std::string& name, const FloatArray& weights, bool is_matrix, const std::string& scheme,
-                       int threads) {
+py::tuple quantise_one(const std::string& name, const FloatArray& weights, const std::string& codec,
+                       const std::string& scheme, int threads) {
   const std::vector<int64_t> dims = dims_of(weights);
   const std::span<const float> w(weights.data(), static_cast<size_t>(weights.size()));
+  const Codec declared = codec_of(codec);
   const Scheme kind = scheme_of(scheme);
   QuantisedTensor t;
   {
     const py::gil_scoped_release release;
     ThreadPool pool(threads);
-    t = quantise(pool, name, w, dims, is_matrix ? Codec::matrix : Codec::other, kind);
+    t = quantise(pool, name, w, dims, declared, kind);
   }
   if (!t.is_quantised) return py::make_tuple(half_array(dims, t.half), py::none());
   py::array_t<int8_t> q(dims);
@@ -112,9 +113,11 @@ py::dict read_tensors(const std::string& path, int threads) {
 }  // namespace
 
 void bind_codec(py::module_& m) {
-  m.def("quantise_tensor", &quantise_one, py::arg("name"), py::arg("weights"), py::arg("is_matrix"), py::arg("scheme"),
-        py::arg("threads") = 0,
-        "(int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float.");
+  m.def(
+      "quantise_tensor", &quantise_one, py::arg("name"), py::arg("weights"), py::arg("codec"), py::arg("scheme"),
+      py::arg("threads") = 0,
+      "(int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float. `codec` is what "
+      "its declaration says: matrix or other.");
   m.def("dequantise_tensor", &dequantise_one, py::arg("q"), py::arg("scale"), py::arg("threads") = 0,
         "float32 array q * scale, row by row.");
   m.def("write_artifact", &write_tensors, py::arg("path"), py::arg("tensors"), py::arg("config"),

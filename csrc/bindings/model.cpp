@@ -154,15 +154,13 @@ void bind_model(py::module_& m) {
       .def(
           "specs",
           [](const Model& self) {
-            constexpr const char* kGroups[] = {"matrix", "table", "head", "scalar", "jepa"};
-            constexpr const char* kCodecs[] = {"matrix", "other", "left_out"};
             py::list rows;
             for (const ParamSpec& s : self.params().specs()) {
               py::dict row;
               row["name"] = s.name;
               row["shape"] = py::tuple(py::cast(dims_of(s.shape)));
-              row["group"] = kGroups[static_cast<int>(s.group)];
-              row["codec"] = kCodecs[static_cast<int>(s.codec)];
+              row["group"] = name_of(s.group);
+              row["codec"] = name_of(s.codec);
               row["averaged"] = s.averaging == Averaging::on;
               rows.append(row);
             }

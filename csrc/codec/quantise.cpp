@@ -78,6 +78,7 @@ QuantisedTensor quantise(ThreadPool& pool, const std::string& name, std::span<co
   for (int64_t d : dims) size *= d;
   BG_CHECK(size == static_cast<int64_t>(weights.size()), "tensor", name, "has", weights.size(), "elements, its shape",
            size);
+  BG_CHECK(codec != Codec::left_out, "tensor", name, "is declared as left out of artifacts");
   check_finite(name, weights);
 
   QuantisedTensor out;

@@ -17,7 +17,8 @@ namespace bg {
 ///              other tensors of more than 65,536 elements: c = the 99.99984 % quantile of |w|, s = max(c / 127,
 ///              1/127), q = round(clamp(w, -c, c) / s), divided by s in float32, s stored as float16; the rest float16.
 /// int6_byte256 matrices of more than 65,536 elements: as the second kind with 31 for 127; everything else float16.
-/// All per row (the first dimension; a vector is one row); round goes to even; quantiles interpolate linearly.
+/// A matrix is what its declaration calls one (Codec::matrix). All per row (the first dimension; a vector is one row);
+/// round goes to even; quantiles interpolate linearly.
 enum class Scheme : uint8_t { int6_mixed, int6_byte256 };
 
 /// Throws InvalidArgument for a name that is none.
@@ -31,7 +32,8 @@ struct QuantisedTensor {
 };
 
 /// `name` is for messages; dims has any rank, their product is weights.size(). Throws NumericsError naming the tensor
-/// and the element when a weight is NaN or infinite, or beyond what float16 holds (65,504).
+/// and the element when a weight is NaN or infinite, or beyond what float16 holds (65,504), InvalidArgument for
+/// Codec::left_out.
 QuantisedTensor quantise(ThreadPool& pool, const std::string& name, std::span<const float> weights,
                          std::span<const int64_t> dims, Codec codec, Scheme scheme);
 

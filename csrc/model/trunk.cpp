@@ -32,7 +32,7 @@ void Block::declare(ParamTable& p) {
   const int64_t D = stack_.D;
   for (size_t i = 0; i < parts_.size(); ++i)
     p.param(w_->scales[i], prefix_ + parts_[i].layer->scale_name(), {D}, Init::ones(), Group::scalar, Codec::other);
-  p.param(w_->mix, prefix_ + "resid_mix", {2, D}, Init::rows(1, 0), Group::scalar, Codec::other);
+  p.param(w_->mix, prefix_ + "resid_mix", {2, D}, Init::rows(1, 0), Group::scalar, Codec::matrix);
   for (Part& part : parts_) part.layer->declare(p);
 }
 

@@ -11,8 +11,8 @@ Averages::Averages(const Config& config, const Ctx& ctx, const ParamTable& param
   const size_t size_bytes = static_cast<size_t>(numel_) * size_of(ctx.full_dtype());
   if (config.ema_decay > 0) ema_ = Buffer(size_bytes, ctx.device);
   if (config.swa_last_frac > 0) swa_ = Buffer(size_bytes, ctx.device);
-  for (int g = 0; g < kNumGroups; ++g)
-    for (const AveragedRange& r : averaged_ranges(params, static_cast<Group>(g)))
+  for (const GroupRow& row : kGroups)
+    for (const AveragedRange& r : averaged_ranges(params, row.group))
       if (r.averaged) averaged_.emplace_back(r.lo, r.hi);
   start(params);
 }

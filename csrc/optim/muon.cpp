@@ -30,12 +30,12 @@ std::vector<int> share_out(const std::vector<std::pair<int64_t, int64_t>>& shape
   return owner;
 }
 
-Muon::Muon(const Ctx& ctx, const ParamTable& params, Comm* comm) : ctx_(ctx), comm_(comm) {
+Muon::Muon(const Config& config, const Ctx& ctx, const ParamTable& params, Comm* comm) : ctx_(ctx), comm_(comm) {
   for (const ParamSpec& spec : params.specs()) {
-    if (spec.group != Group::matrix || spec.shape.numel() == 0) continue;
+    if (mover_of(spec.group) != Mover::muon || spec.shape.numel() == 0) continue;
     BG_CHECK(spec.shape.rank() >= 2, "Muon moves matrices, but", spec.name, "has shape", spec.shape.str());
     const int64_t rows = spec.shape[0], cols = spec.shape.numel() / rows;
-    matrices_.push_back({&spec, rows, cols, true, 0});
+    matrices_.push_back({&spec, rates_of(config, spec.group), rows, cols, true, 0});
     const int64_t update = (rows * cols + 15) / 16 * 16;  // u, beside what Newton-Schulz needs
     scratch_numel_ = std::max(scratch_numel_, update + newton_schulz_scratch(rows, cols));
   }
@@ -84,8 +84,15 @@ void Muon::apply(const MuonStep& how, const Matrix& matrix, const ParamTable& pa
   const ParamSpec& spec = *matrix.spec;
   const double ratio = static_cast<double>(matrix.rows) / static_cast<double>(matrix.cols);
   const Tensor mean = spec.averaging == Averaging::on ? part_of(spec, average) : Tensor();
-  decayed_step(ctx_, 1 - how.lr * how.weight_decay, how.lr * std::sqrt(std::max(1.0, ratio)), u,
+  const double lr = matrix.rates.lr * how.lr_factor;
+  decayed_step(ctx_, 1 - lr * matrix.rates.weight_decay, lr * std::sqrt(std::max(1.0, ratio)), u,
                part_of(spec, params.values()), how.average_weight, mean);
+}
+
+std::vector<std::pair<int64_t, int64_t>> Muon::moved() const {
+  std::vector<std::pair<int64_t, int64_t>> out;
+  for (const Matrix& m : matrices_) out.emplace_back(m.spec->offset, m.spec->offset + m.numel());
+  return out;
 }
 
 void Muon::step(const MuonStep& how, const ParamTable& params, Tensor momentum, Tensor average) {

@@ -5,8 +5,10 @@
 // Source: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon).
 #pragma once
 
+#include <utility>
 #include <vector>
 
+#include "base/config.h"
 #include "base/ctx.h"
 #include "ranks/comm.h"
 #include "tensor/buffer.h"
@@ -15,7 +17,8 @@
 namespace bg {
 
 struct MuonStep {
-  double lr = 0, weight_decay = 0, momentum = 0;
+  double lr_factor = 1;  // of the schedule
+  double momentum = 0;
   double grad_scale = 1;      // of clipping
   double average_weight = 0;  // 1 - decay of the running average
   int64_t newton_schulz_steps = 5;
@@ -25,18 +28,22 @@ struct MuonStep {
 /// ranks have about the same arithmetic to do. Matrices of one shape are dealt out in turn.
 std::vector<int> share_out(const std::vector<std::pair<int64_t, int64_t>>& shapes, int64_t world);
 
-/// Moves all tensors of Group::matrix. A tensor of rank 3 or 4 counts as a matrix of its first dimension against the
-/// rest. Whole tensors are spread over the threads, largest first, each with its own scratch. With `comm` (may be null)
-/// every rank makes its share orthogonal and gathers the others'; gradients must be equal on all ranks.
+/// Moves all tensors of the groups that are Muon's, each with its group's step size and decay. A tensor of rank 3 or 4
+/// counts as a matrix of its first dimension against the rest. Whole tensors are spread over the threads, largest
+/// first, each with its own scratch. With `comm` (may be null) every rank makes its share orthogonal and gathers the
+/// others'; gradients must be equal on all ranks.
 class Muon {
  public:
-  Muon(const Ctx& ctx, const ParamTable& params, Comm* comm);
+  Muon(const Config& config, const Ctx& ctx, const ParamTable& params, Comm* comm);
   /// `momentum` and `average` are arenas of the table's layout; `average` may be empty. Allocates nothing.
   void step(const MuonStep& how, const ParamTable& params, Tensor momentum, Tensor average);
+  /// Element ranges of the arenas that a step moves.
+  std::vector<std::pair<int64_t, int64_t>> moved() const;
 
  private:
   struct Matrix {
     const ParamSpec* spec;
+    GroupRates rates;
     int64_t rows, cols;
     bool own;
     int64_t slot;  // element of updates_, where there are several ranks

@@ -1,26 +1,11 @@
 #include "optim/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "optim/clip.h"
 
 namespace bg {
-
-GroupRates rates_of(const Config& config, Group group) {
-  switch (group) {
-    case Group::matrix:
-      return {config.matrix_lr, config.muon_wd};
-    case Group::table:
-      return {config.tied_embed_lr, config.adam_wd};
-    case Group::head:
-      return {config.head_lr, config.adam_wd};
-    case Group::scalar:
-      return {config.scalar_lr, config.adam_wd};
-    case Group::jepa:
-      return {config.jepa_lr, 0};
-  }
-  return {};
-}
 
 AdamStep adam_step_of(const Config& config, const GroupRates& rates, int64_t step, double lr_factor) {
   AdamStep s;
@@ -32,18 +17,35 @@ AdamStep adam_step_of(const Config& config, const GroupRates& rates, int64_t ste
   return s;
 }
 
+void check_all_are_moved(const ParamTable& params, std::vector<std::pair<int64_t, int64_t>> moved) {
+  std::sort(moved.begin(), moved.end());
+  for (size_t i = 1; i < moved.size(); ++i)
+    BG_CHECK(moved[i - 1].second <= moved[i].first, "element", moved[i].first, "of the parameters is moved twice");
+  for (const ParamSpec& spec : params.specs()) {
+    const int64_t first = spec.offset, last = first + spec.shape.numel();
+    int64_t elements = 0;
+    for (const auto& [lo, hi] : moved) elements += std::max<int64_t>(0, std::min(hi, last) - std::max(lo, first));
+    BG_CHECK(elements == last - first, "no optimiser moves", last - first - elements, "elements of", spec.name,
+             "of group", name_of(spec.group));
+  }
+}
+
 Optimizer::Optimizer(const Config& config, const Ctx& ctx, ParamTable& params, const Averages* averages, Comm* comm)
     : config_(config), ctx_(ctx), params_(params) {
-  BG_CHECK(params.range(Group::matrix).first == 0, "matrices must stand first in the arenas");
-  for (Group group : {Group::table, Group::head, Group::scalar, Group::jepa})
-    for (const AveragedRange& r : averaged_ranges(params, group))
-      adam_.push_back({r.lo, r.hi, r.averaged, rates_of(config, group)});
+  for (const GroupRow& row : kGroups) {
+    if (row.mover != Mover::adam) continue;
+    for (const AveragedRange& r : averaged_ranges(params, row.group))
+      adam_.push_back({r.lo, r.hi, r.averaged, rates_of(config, row.group)});
+  }
   const size_t element = size_of(ctx.full_dtype());
   first_ = Buffer(static_cast<size_t>(params.arena_numel()) * element, ctx.device);
   second_ = Buffer(static_cast<size_t>(params.arena_numel() - second_offset()) * element, ctx.device);
   partial_.resize(static_cast<size_t>(update_blocks(params.arena_numel())));
   if (ctx.device == Device::cpu) {
-    muon_.emplace(ctx, params, comm);
+    muon_.emplace(config, ctx, params, comm);
+    std::vector<std::pair<int64_t, int64_t>> moved = muon_->moved();
+    for (const AdamRange& r : adam_) moved.emplace_back(r.lo, r.hi);
+    check_all_are_moved(params, moved);
     return;
   }
   if (averages != nullptr) ema_ = averages->ema();
@@ -66,9 +68,7 @@ void Optimizer::step(int64_t step, double norm, double lr_factor, double momentu
   }
   const double scale = clip_factor(norm, config_.grad_clip_norm), weight = averages.ema_weight();
   const Tensor ema = averages.ema(), first = first_moments(), second = second_moments();
-  const GroupRates matrix = rates_of(config_, Group::matrix);
-  muon_->step({matrix.lr * lr_factor, matrix.weight_decay, momentum, scale, weight, config_.newton_schulz_steps},
-              params_, first, ema);
+  muon_->step({lr_factor, momentum, scale, weight, config_.newton_schulz_steps}, params_, first, ema);
   for (const AdamRange& r : adam_) {
     AdamStep s = adam_step_of(config_, r.rates, step, lr_factor);
     s.grad_scale = scale, s.average_weight = weight;

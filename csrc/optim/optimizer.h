@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/config.h"
@@ -18,14 +19,12 @@
 
 namespace bg {
 
-/// Step size and decay of a group, before the schedule's factor.
-struct GroupRates {
-  double lr, weight_decay;
-};
-GroupRates rates_of(const Config& config, Group group);
-
 /// Adam's numbers of step `step` (from 0) but for clipping and the average, with step sizes times `lr_factor`.
 AdamStep adam_step_of(const Config& config, const GroupRates& rates, int64_t step, double lr_factor);
+
+/// Throws InvalidArgument unless `moved` (element ranges of the arenas) holds each parameter once; names a tensor that
+/// is missing, which would silently keep its first values.
+void check_all_are_moved(const ParamTable& params, std::vector<std::pair<int64_t, int64_t>> moved);
 
 class Optimizer {
  public:
@@ -46,9 +45,9 @@ class Optimizer {
 
   /// Muon's buffer or Adam's first moment, an arena of the table's layout.
   Tensor first_moments() const;
-  /// Adam's second moment: an arena of the table's layout from element second_offset() on; matrices have none.
+  /// Adam's second moment: an arena of the table's layout from element second_offset() on; what Muon moves has none.
   Tensor second_moments() const;
-  int64_t second_offset() const { return params_.range(Group::matrix).second; }
+  int64_t second_offset() const { return params_.range(Mover::adam).first; }
 
  private:
   struct AdamRange {

@@ -1,7 +1,6 @@
 #include "tensor/params.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/random.h"
 #include "tensor/convert.h"
@@ -11,65 +10,28 @@ namespace {
 
 constexpr int64_t kAlign = static_cast<int64_t>(Buffer::kAlign / sizeof(float));  // elements
 
-// Eight running sums, so that the compiler may use vectors without reordering anything.
-double dot(const double* a, const double* b, int64_t n) {
-  double sum[8] = {};
-  int64_t j = 0;
-  for (; j + 8 <= n; j += 8)
-    for (int l = 0; l < 8; ++l) sum[l] += a[j + l] * b[j + l];
-  for (; j < n; ++j) sum[0] += a[j] * b[j];
-  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-}
-
-// Orthonormal rows (or columns, whichever are fewer) by modified Gram-Schmidt of a normal matrix, in place. Such a
-// matrix is well conditioned: one pass leaves products of different rows below 1e-11.
-void orthonormalise(std::vector<double>& a, int64_t rows, int64_t cols) {
-  const bool tall = rows > cols;
-  const int64_t n = tall ? cols : rows, m = tall ? rows : cols;  // n vectors of length m
-  std::vector<double> v(static_cast<size_t>(n * m));
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < m; ++j) v[i * m + j] = tall ? a[j * cols + i] : a[i * cols + j];
-  for (int64_t i = 0; i < n; ++i) {
-    double* vi = &v[i * m];
-    for (int64_t p = 0; p < i; ++p) {
-      const double* vp = &v[p * m];
-      const double along = dot(vi, vp, m);
-      for (int64_t j = 0; j < m; ++j) vi[j] -= along * vp[j];
-    }
-    const double norm = std::sqrt(dot(vi, vi, m));
-    for (int64_t j = 0; j < m; ++j) vi[j] /= norm;
-  }
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < m; ++j) (tall ? a[j * cols + i] : a[i * cols + j]) = v[i * m + j];
-}
+constexpr const char* kCodecNames[] = {
+#define BG_ROW(name) #name,
+    BG_CODECS(BG_ROW)
+#undef BG_ROW
+};
 
 }  // namespace
 
+const char* name_of(Codec codec) {
+  return kCodecNames[static_cast<int>(codec)];
+}
+
+Codec codec_of(std::string_view name) {
+  const auto* const it = std::find(std::begin(kCodecNames), std::end(kCodecNames), name);
+  if (it != std::end(kCodecNames)) return static_cast<Codec>(it - kCodecNames);
+  std::string known;
+  for (const char* one : kCodecNames) known += words(known.empty() ? "" : ", ", one);
+  throw InvalidArgument(words("unknown codec", name, "(known:", known + ")"));
+}
+
 std::vector<double> initial_values(const ParamSpec& spec, uint64_t seed) {
-  const Random random(seed, spec.name);
-  const int64_t n = spec.shape.numel();
-  std::vector<double> out(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) {
-    switch (spec.init.kind) {
-      case Init::Kind::constant:
-        out[i] = spec.init.a;
-        break;
-      case Init::Kind::normal:
-        out[i] = spec.init.a * random.normal(i);
-        break;
-      case Init::Kind::orthogonal:
-        out[i] = random.normal(i);
-        break;
-      case Init::Kind::uniform:
-        out[i] = spec.init.a * (2 * random.uniform(i) - 1);
-        break;
-      case Init::Kind::rows:
-        out[i] = i < n / spec.shape[0] ? spec.init.a : spec.init.b;
-        break;
-    }
-  }
-  if (spec.init.kind == Init::Kind::orthogonal) orthonormalise(out, spec.shape[0], n / spec.shape[0]);
-  return out;
+  return spec.init.draw(Random(seed, spec.name), spec.shape);
 }
 
 void ParamTable::param(Param& handle, std::string name, Shape shape, Init init, Group group, Codec codec,
@@ -83,6 +45,15 @@ void ParamTable::param(Param& handle, std::string name, Shape shape, Init init, 
 const ParamSpec* ParamTable::find(std::string_view name) const {
   const auto it = std::find_if(specs_.begin(), specs_.end(), [&](const ParamSpec& s) { return s.name == name; });
   return it == specs_.end() ? nullptr : &*it;
+}
+
+std::pair<int64_t, int64_t> ParamTable::range(Mover mover) const {
+  std::pair<int64_t, int64_t> out(arena_numel_, 0);
+  for (const GroupRow& row : kGroups) {
+    if (row.mover != mover) continue;
+    out = {std::min(out.first, range(row.group).first), std::max(out.second, range(row.group).second)};
+  }
+  return out;
 }
 
 Tensor ParamTable::view(const ParamSpec& spec, Tensor arena) {

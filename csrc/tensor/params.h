@@ -4,40 +4,32 @@
 
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/ctx.h"
 #include "tensor/buffer.h"
+#include "tensor/groups.h"
+#include "tensor/init.h"
 #include "tensor/tensor.h"
 
 namespace bg {
 
-/// Which optimiser and step size move a tensor (see optim/groups).
-enum class Group : uint8_t {
-  matrix,  // Muon, matrix_lr, muon_wd
-  table,   // AdamW, tied_embed_lr, adam_wd
-  head,    // AdamW, head_lr, adam_wd
-  scalar,  // AdamW, scalar_lr, adam_wd
-  jepa,    // AdamW, jepa_lr, no decay
+/// How the artifact stores a tensor: in the few bits that its scheme gives matrices, by the scheme's rule for all other
+/// tensors, or not at all, since only training uses it (codec/quantise.h).
+#define BG_CODECS(ROW) ROW(matrix) ROW(other) ROW(left_out)
+enum class Codec : uint8_t {
+#define BG_ROW(name) name,
+  BG_CODECS(BG_ROW)
+#undef BG_ROW
 };
-constexpr int kNumGroups = 5;
-/// How the artifact stores a tensor: as a block matrix, by the rule for all others, or not at all.
-enum class Codec : uint8_t { matrix, other, left_out };
+const char* name_of(Codec codec);
+/// Throws InvalidArgument for a name that is none.
+Codec codec_of(std::string_view name);
+
 /// Whether EMA and SWA average it; what inference does not use need not be.
 enum class Averaging : uint8_t { on, off };
-
-/// The distribution of a tensor's first values.
-struct Init {
-  enum class Kind : uint8_t { constant, normal, uniform, orthogonal, rows } kind = Kind::constant;
-  double a = 0, b = 0;
-  static Init zeros() { return {Kind::constant, 0, 0}; }
-  static Init ones() { return {Kind::constant, 1, 0}; }
-  static Init constant(double v) { return {Kind::constant, v, 0}; }
-  static Init normal(double std) { return {Kind::normal, std, 0}; }
-  static Init uniform(double bound) { return {Kind::uniform, bound, 0}; }  // in (-bound, bound)
-  static Init orthogonal() { return {Kind::orthogonal, 1, 0}; }            // rows or columns orthonormal, gain 1
-  static Init rows(double first, double rest) { return {Kind::rows, first, rest}; }  // row 0 = first, others = rest
-};
 
 /// A layer's handle to a tensor it declared; filled in when the table is allocated. Matrix products read `operand`,
 /// everything else `value`: in a bf16 context values and gradients are float32 and operands a bf16 copy, elsewhere
@@ -75,8 +67,9 @@ class ParamTable {
   const ParamSpec* find(std::string_view name) const;
   int64_t numel() const { return numel_; }              // parameters, without alignment gaps
   int64_t arena_numel() const { return arena_numel_; }  // elements of an arena, gaps (always zero) included
-  /// Half-open element range that holds a group.
+  /// Half-open element range that holds a group, or all groups that one optimiser moves.
   std::pair<int64_t, int64_t> range(Group group) const { return ranges_[static_cast<int>(group)]; }
+  std::pair<int64_t, int64_t> range(Mover mover) const;
 
   Tensor values() const { return Tensor(values_.data(), {arena_numel_}, dtype_, device_); }
   Tensor grads() const { return Tensor(grads_.data(), {arena_numel_}, dtype_, device_); }

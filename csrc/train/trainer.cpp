@@ -268,7 +268,7 @@ std::vector<Trainer::StateTensor> Trainer::state() const {
     out.push_back({"weights/" + spec.name, ParamTable::view(spec, params.values())});
   for (const ParamSpec& spec : params.specs()) out.push_back({"first/" + spec.name, ParamTable::view(spec, first)});
   for (const ParamSpec& spec : params.specs()) {
-    if (spec.group == Group::matrix) continue;
+    if (mover_of(spec.group) == Mover::muon) continue;  // has no second moment
     const int64_t lo = spec.offset - optimizer_.second_offset();
     out.push_back(
         {"second/" + spec.name, optimizer_.second_moments().slice(0, lo, lo + spec.shape.numel()).reshape(spec.shape)});

@@ -1046,12 +1046,12 @@ def option_table() -> list[typing.Any]:
 def quantise_tensor(
     name: str,
     weights: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.float32],
-    is_matrix: bool,
+    codec: str,
     scheme: str,
     threads: int = 0,
 ) -> tuple[typing.Any, ...]:
     """
-    (int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float.
+    (int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float. `codec` is what its declaration says: matrix or other.
     """
 
 def read_artifact(path: str, threads: int = 0) -> dict[str, typing.Any]:

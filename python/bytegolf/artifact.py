@@ -28,13 +28,14 @@ def pack(
     model section of the options travels along. ValueError when averages are asked of a Model that has none.
     """
     model, params = chosen_weights(model, weights)
-    stored = [row["name"] for row in model.specs() if row["codec"] != "left_out"]
+    specs = model.specs()
+    stored = [row["name"] for row in specs if row["codec"] != "left_out"]
     missing = [name for name in stored if name not in params]
     if missing:
         raise ValueError(f"weights lack {', '.join(missing)}")
     text = model.config.text(["model"])
     chosen = {name: _bytegolf.host_array(params[name], name) for name in stored}
-    return pack_parameters(chosen, path, scheme, text, threads=model.threads)
+    return pack_parameters(chosen, path, scheme, text, specs, threads=model.threads)
 
 
 def chosen_weights(

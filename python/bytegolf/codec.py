@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,30 +13,44 @@ from bytegolf import _bytegolf
 Array = npt.NDArray[Any]
 
 
-def is_block_matrix(name: str, rank: int) -> bool:
-    """Whether a tensor known by name alone counts as a matrix of the blocks. The one place where a name decides.
+Specs = Iterable[Mapping[str, Any]]  # rows as of Model.specs(); "name" and "codec" are read
 
-    Inside the core the tensor's declaration says so; a plain dict of arrays has only names, and those are the published ones.
+
+def codec_by_name(name: str, rank: int) -> str:
+    """The codec of a tensor that nothing declares, by the published programs' rule for their names.
+
+    The one place where a name decides: a state dict from elsewhere has nothing but names. A model declares its codecs.
     """
-    return name.startswith("blocks.") and rank == 2
+    return "matrix" if name.startswith("blocks.") and rank == 2 else "other"
 
 
-def quantise(params: Mapping[str, Array], scheme: str, *, threads: int = 0) -> dict[str, Array]:
+def quantise(
+    params: Mapping[str, Array], scheme: str, specs: Specs | None = None, *, threads: int = 0
+) -> dict[str, Array]:
     """Turns float32 (or float64, rounded to float32 first) arrays into the stored form of `scheme`.
+
+    `specs` (Model.specs()) declares each tensor's codec: matrix, other, or left_out, which is skipped. Without it, for
+    dicts from elsewhere, the published names decide.
 
     Returns, in the order of `params`, `NAME.q` int8 [rows, ...] and `NAME.scale` float16 [rows] for what is quantised,
     NAME float16 for what stays float. Schemes: "int6_mixed", "int6_byte256". threads 0 means one per core; the result
-    does not depend on it. Raises ValueError for an unknown scheme or dtype and NumericsError naming the tensor
-    for NaN, infinity, or values beyond float16.
+    does not depend on it. Raises ValueError for an unknown scheme, codec or dtype and for a tensor that `specs` lacks,
+    NumericsError naming the tensor for NaN, infinity, or values beyond float16.
     """
+    declared = None if specs is None else {str(row["name"]): str(row["codec"]) for row in specs}
     stored: dict[str, Array] = {}
     for name, array in params.items():
         array = np.asarray(array)
+        codec = codec_by_name(name, array.ndim) if declared is None else declared.get(name)
+        if codec is None:
+            raise ValueError(f"tensor {name} is not declared in specs")
+        if codec == "left_out":
+            continue
         if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ValueError(f"tensor {name} is {array.dtype}; quantise takes float32 or float64")
         with np.errstate(over="ignore"):
             single = np.asarray(array, dtype=np.float32, order="C")
-        values, scale = _bytegolf.quantise_tensor(name, single, is_block_matrix(name, array.ndim), scheme, threads)
+        values, scale = _bytegolf.quantise_tensor(name, single, codec, scheme, threads)
         for key, part in [(name, values)] if scale is None else [(f"{name}.q", values), (f"{name}.scale", scale)]:
             if key in stored:
                 raise ValueError(f"two tensors would both be stored as {key}")
@@ -122,11 +136,12 @@ def pack_parameters(
     path: str | os.PathLike[str],
     scheme: str = "int6_mixed",
     config_text: str = "",
+    specs: Specs | None = None,
     *,
     threads: int = 0,
 ) -> int:
-    """Quantises float parameters under `scheme`, writes them with their configuration, and returns the bytes written."""
-    return pack_tensors(quantise(params, scheme, threads=threads), path, config_text, threads=threads)
+    """Quantises float parameters as `quantise` does, writes them with their configuration, and returns the bytes written."""
+    return pack_tensors(quantise(params, scheme, specs, threads=threads), path, config_text, threads=threads)
 
 
 def load_parameters(path: str | os.PathLike[str], *, threads: int = 0) -> tuple[str, dict[str, Array]]:

@@ -55,6 +55,13 @@ TEST(Quantise, TheSchemeAndTheDeclarationDecideWhatStaysFloat) {
   EXPECT_FALSE(quantised(65537, Codec::other, Scheme::int6_byte256));
 }
 
+TEST(Quantise, WhatArtifactsLeaveOutIsRefused) {
+  ThreadPool pool(1);
+  const std::vector<int64_t> dims{2};
+  EXPECT_THAT([&] { quantise(pool, "aid", std::vector<float>(2), dims, Codec::left_out, Scheme::int6_mixed); },
+              ThrowsMessage<InvalidArgument>(HasSubstr("tensor aid")));
+}
+
 TEST(Quantise, WhatIsNotANumberIsRefusedByName) {
   ThreadPool pool(1);
   for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 7e4f}) {

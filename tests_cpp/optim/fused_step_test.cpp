@@ -97,6 +97,8 @@ struct Training {
     declare("scale", {}, Group::scalar);
     declare("latent", {6, 2}, Group::jepa, Averaging::off);
     declare("predictor", {5, 5}, Group::jepa);
+    declare("decay_rates", {6, 3}, Group::scalar_no_decay);
+    declare("fixed_rates", {9}, Group::scalar_no_decay, Averaging::off);
     params.allocate(ctx, 11);
     start = numbers(ctx, params.values());
     averages = std::make_unique<Averages>(config, ctx, params);

@@ -20,7 +20,7 @@ struct Small {
   Ctx ctx;
   Config config;
   ParamTable params;
-  Param wide, tall, table, head, gains, scale, latent;
+  Param wide, tall, table, head, gains, scale, latent, decay_rates;
 
   explicit Small(int threads = 1) {
     ctx.dtype = DTypeOf<T>::value;
@@ -34,6 +34,7 @@ struct Small {
     params.param(head, "head", {4, 3}, start, Group::head, Codec::other);
     params.param(scale, "scale", {}, start, Group::scalar, Codec::other);
     params.param(latent, "latent", {6, 2}, start, Group::jepa, Codec::left_out, Averaging::off);
+    params.param(decay_rates, "decay_rates", {5}, start, Group::scalar_no_decay, Codec::other);
     params.allocate(ctx, 11);
   }
   void draw_gradients(uint32_t step) {
@@ -72,18 +73,18 @@ TYPED_TEST(OptimizerOf, MovesEveryAdamGroupAsThePaperSays) {
   Small<T> s;
   Optimizer optimizer(s.config, s.ctx, s.params);
   Averages averages(s.config, s.ctx, s.params);
-  const Param* handles[] = {&s.table, &s.head, &s.gains, &s.scale, &s.latent};
-  const double lr[] = {0.035, 0.008, 0.025, 0.025, 0.001}, wd[] = {0.04, 0.04, 0.04, 0.04, 0};
-  std::vector<double> first[5];
-  std::vector<std::vector<double>> gradients[5];
-  for (int k = 0; k < 5; ++k) first[k] = s.copy(handles[k]->value);
+  const Param* handles[] = {&s.table, &s.head, &s.gains, &s.scale, &s.latent, &s.decay_rates};
+  const double lr[] = {0.035, 0.008, 0.025, 0.025, 0.001, 0.025}, wd[] = {0.04, 0.04, 0.04, 0.04, 0, 0};
+  std::vector<double> first[6];
+  std::vector<std::vector<double>> gradients[6];
+  for (int k = 0; k < 6; ++k) first[k] = s.copy(handles[k]->value);
   for (uint32_t n = 0; n < 3; ++n) {
     s.draw_gradients(n);
-    for (int k = 0; k < 5; ++k) gradients[k].push_back(s.copy(handles[k]->grad));
+    for (int k = 0; k < 6; ++k) gradients[k].push_back(s.copy(handles[k]->grad));
     optimizer.step(n, optimizer.gradient_norm(), 0.5, 0.9, averages);
   }
   const double tolerance = std::is_same_v<T, float> ? 3e-6 : 1e-14;
-  for (int k = 0; k < 5; ++k) {
+  for (int k = 0; k < 6; ++k) {
     const auto expected = adam_by_hand(first[k], gradients[k], 0.5 * lr[k], wd[k], s.config);
     const auto got = s.copy(handles[k]->value);
     for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], tolerance) << "group " << k << " at " << i;
@@ -147,12 +148,60 @@ TEST(Optimizer, LeavesWeightsWithoutGradientsAloneButForDecay) {
   Optimizer optimizer(s.config, s.ctx, s.params);
   Averages averages(s.config, s.ctx, s.params);
   const auto wide = s.copy(s.wide.value), table = s.copy(s.table.value), latent = s.copy(s.latent.value);
+  const auto decay_rates = s.copy(s.decay_rates.value);
   optimizer.step(0, optimizer.gradient_norm(), 1, 0.9, averages);
   const auto wide_after = s.copy(s.wide.value), table_after = s.copy(s.table.value);
   for (size_t i = 0; i < wide.size(); ++i) EXPECT_DOUBLE_EQ(wide_after[i], wide[i] * (1 - 0.025 * 0.04));
   for (size_t i = 0; i < table.size(); ++i) EXPECT_DOUBLE_EQ(table_after[i], table[i] * (1 - 0.035 * 0.04));
   EXPECT_EQ(s.copy(s.latent.value), latent);
+  EXPECT_EQ(s.copy(s.decay_rates.value), decay_rates);
   for (double v : s.copy(s.params.values())) EXPECT_TRUE(std::isfinite(v));
+}
+
+TEST(Optimizer, MovesATensorOfEveryGroup) {
+  Ctx ctx;
+  ctx.dtype = DType::f64;
+  ctx.pool = std::make_shared<ThreadPool>(1);
+  const Config config;
+  ParamTable params;
+  Param handles[kNumGroups];
+  for (const GroupRow& row : kGroups)
+    params.param(handles[static_cast<int>(row.group)], row.name, {3, 4}, Init::ones(), row.group, Codec::other);
+  params.allocate(ctx, 0);
+  Optimizer optimizer(config, ctx, params);
+  const Averages averages(config, ctx, params);
+  for (const Param& handle : handles)
+    for (int64_t i = 0; i < 12; ++i) handle.grad.ptr<double>()[i] = static_cast<double>(1 + i % 5);
+  optimizer.step(0, optimizer.gradient_norm(), 1, 0.9, averages);
+  for (const GroupRow& row : kGroups)
+    for (int64_t i = 0; i < 12; ++i)
+      EXPECT_NE(handles[static_cast<int>(row.group)].value.ptr<double>()[i], 1) << row.name;
+}
+
+TEST(Optimizer, RefusesATensorThatNothingMovesAndOneThatIsMovedTwice) {
+  const Small<double> s;
+  using Ranges = std::vector<std::pair<int64_t, int64_t>>;
+  const auto refusal = [&](const Ranges& moved) -> std::string {
+    try {
+      check_all_are_moved(s.params, moved);
+    } catch (const InvalidArgument& error) {
+      return error.what();
+    }
+    return "";
+  };
+  Ranges all;
+  for (const GroupRow& row : kGroups) all.push_back(s.params.range(row.group));
+  EXPECT_EQ(refusal(all), "");
+  Ranges without = all;
+  without.pop_back();
+  EXPECT_NE(refusal(without).find("5 elements of decay_rates of group scalar_no_decay"), std::string::npos)
+      << refusal(without);
+  Ranges shorter = all;
+  shorter[0].second = s.params.find("tall")->offset + 15;  // the last but one of its 16
+  EXPECT_NE(refusal(shorter).find("1 elements of tall of group matrix"), std::string::npos) << refusal(shorter);
+  Ranges twice = all;
+  twice.emplace_back(0, 1);
+  EXPECT_NE(refusal(twice).find("moved twice"), std::string::npos) << refusal(twice);
 }
 
 TEST(Optimizer, GivesMatricesStepsOfUnitSingularValues) {

@@ -16,6 +16,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/update.cuh"
@@ -32,10 +33,14 @@ constexpr int64_t kChunk = 8192;       // elements of a block
 constexpr int64_t kMatrixAlign = 128;  // elements between starts of matrices of Newton-Schulz: 256 bytes in bf16
 
 // What differs from step to step; written by prepare().
+struct MuonNumbers {
+  double lr;
+  float keep;  // 1 - lr * weight decay
+};
 struct Numbers {
-  double matrix_lr;
-  float matrix_keep, momentum, average_weight;
-  AdamNumbers adam[kNumGroups];
+  float momentum, average_weight;
+  MuonNumbers muon[kNumGroups];  // of the groups that Muon moves
+  AdamNumbers adam[kNumGroups];  // of the others
 };
 
 // What the gradients say.
@@ -54,7 +59,7 @@ struct Chunk {
 };
 
 struct Matrix {
-  int first_chunk, chunks;
+  int first_chunk, chunks, group;
   double stretch;  // sqrt(max(1, rows / columns))
 };
 
@@ -148,8 +153,10 @@ __global__ void __launch_bounds__(kThreads)
                    Arenas arenas, const Numbers* __restrict__ numbers, const Verdict* __restrict__ verdict) {
   if (!verdict->go) return;
   const Chunk chunk = chunks[blockIdx.x];
-  const float lr = static_cast<float>(numbers->matrix_lr * matrices[chunk.owner].stretch);
-  const float keep = numbers->matrix_keep, weight = numbers->average_weight;
+  const Matrix matrix = matrices[chunk.owner];
+  const MuonNumbers muon = numbers->muon[matrix.group];
+  const float lr = static_cast<float>(muon.lr * matrix.stretch);
+  const float keep = muon.keep, weight = numbers->average_weight;
   for_elements(chunk.count, chunk.at % 4 == 0, [&](auto width, int i) {
     constexpr int W = width.value;
     const auto step = load_floats<W>(o + chunk.x + i);
@@ -211,7 +218,7 @@ class Step final : public FusedStep {
   Step(const Config& config, const Ctx& ctx, ParamTable& params, Tensor first, Tensor second, Tensor ema,
        double ema_weight, Comm* comm)
       : config_(config), ctx_(ctx), comm_(comm), grads_(params.grads()), ema_weight_(ema_weight) {
-    const int64_t second_offset = params.range(Group::matrix).second;
+    const int64_t second_offset = params.range(Mover::adam).first;
     arenas_ = {params.values().ptr<float>(),
                grads_.ptr<float>(),
                first.ptr<float>(),
@@ -221,8 +228,10 @@ class Step final : public FusedStep {
     BG_CHECK(second_offset % 4 == 0, "the arenas' groups start at odd places:", second_offset);
     for (const Tensor& t : {params.values(), grads_, first, second, ema, params.operands()})
       BG_CHECK(reinterpret_cast<uint64_t>(t.data()) % 16 == 0, "an arena's address is no multiple of 16");
-    lay_out_matrices(params);
-    lay_out_adam(params);
+    std::vector<std::pair<int64_t, int64_t>> moved;
+    lay_out_matrices(params, moved);
+    lay_out_adam(params, moved);
+    check_all_are_moved(params, moved);
     partial_ = Table<double>(ctx, std::vector<double>(static_cast<size_t>(update_blocks(grads_.numel()))));
     numbers_ = Table<Numbers>(ctx, {Numbers{}});
     verdict_ = Table<Verdict>(ctx, {Verdict{}});
@@ -230,13 +239,17 @@ class Step final : public FusedStep {
 
   void prepare(int64_t step, double lr_factor, double momentum) override {
     Numbers n{};
-    const GroupRates matrix = rates_of(config_, Group::matrix);
-    n.matrix_lr = matrix.lr * lr_factor;
-    n.matrix_keep = static_cast<float>(1 - n.matrix_lr * matrix.weight_decay);
     n.momentum = static_cast<float>(momentum);
     n.average_weight = static_cast<float>(ema_weight_);
-    for (int g = 0; g < kNumGroups; ++g)
-      n.adam[g] = adam_numbers(adam_step_of(config_, rates_of(config_, static_cast<Group>(g)), step, lr_factor));
+    for (int g = 0; g < kNumGroups; ++g) {
+      const GroupRates rates = rates_of(config_, kGroups[g].group);
+      if (kGroups[g].mover == Mover::muon) {
+        const double lr = rates.lr * lr_factor;
+        n.muon[g] = {lr, static_cast<float>(1 - lr * rates.weight_decay)};
+      } else {
+        n.adam[g] = adam_numbers(adam_step_of(config_, rates, step, lr_factor));
+      }
+    }
     BG_LAUNCH(set_numbers_kernel, 1, 1, 0, ctx_, n, numbers_.data());
   }
 
@@ -267,10 +280,11 @@ class Step final : public FusedStep {
     int64_t rows, cols, count, start, of_all_ranks;
   };
 
-  void lay_out_matrices(const ParamTable& params) {
+  // Both add the element ranges that their launches move to `moved`.
+  void lay_out_matrices(const ParamTable& params, std::vector<std::pair<int64_t, int64_t>>& moved) {
     std::map<std::array<int64_t, 2>, std::vector<const ParamSpec*>> shapes;
     for (const ParamSpec& spec : params.specs()) {
-      if (spec.group != Group::matrix || spec.shape.numel() == 0) continue;
+      if (mover_of(spec.group) != Mover::muon || spec.shape.numel() == 0) continue;
       BG_CHECK(spec.shape.rank() >= 2, "Muon moves matrices, but", spec.name, "has shape", spec.shape.str());
       shapes[{spec.shape[0], spec.shape.numel() / spec.shape[0]}].push_back(&spec);
     }
@@ -299,7 +313,7 @@ class Step final : public FusedStep {
           if (owner[number++] != rank) continue;
           const auto first = static_cast<int>(chunks.size()), index = static_cast<int>(matrices.size());
           cut(chunks, spec->offset, x, rows * cols, index, arenas_.ema && spec->averaging == Averaging::on);
-          matrices.push_back({first, static_cast<int>(chunks.size()) - first, stretch});
+          matrices.push_back({first, static_cast<int>(chunks.size()) - first, static_cast<int>(spec->group), stretch});
           x += padded(rows * cols);
           ++count;
         }
@@ -308,6 +322,7 @@ class Step final : public FusedStep {
         squares = std::max(squares, count * padded(m * m));
       }
     }
+    for (const Chunk& c : chunks) moved.emplace_back(c.at, c.at + c.count);
     matrix_chunks_ = Table<Chunk>(ctx_, chunks);
     matrices_ = Table<Matrix>(ctx_, matrices);
     matrix_partial_ = Table<double>(ctx_, std::vector<double>(chunks.size()));
@@ -319,11 +334,14 @@ class Step final : public FusedStep {
     s_ = Buffer(static_cast<size_t>(squares) * element, Device::cuda);
   }
 
-  void lay_out_adam(const ParamTable& params) {
+  void lay_out_adam(const ParamTable& params, std::vector<std::pair<int64_t, int64_t>>& moved) {
     std::vector<Chunk> chunks;
-    for (Group group : {Group::table, Group::head, Group::scalar, Group::jepa})
-      for (const AveragedRange& r : averaged_ranges(params, group))
-        cut(chunks, r.lo, 0, r.hi - r.lo, static_cast<int>(group), arenas_.ema && r.averaged);
+    for (const GroupRow& row : kGroups) {
+      if (row.mover != Mover::adam) continue;
+      for (const AveragedRange& r : averaged_ranges(params, row.group))
+        cut(chunks, r.lo, 0, r.hi - r.lo, static_cast<int>(row.group), arenas_.ema && r.averaged);
+    }
+    for (const Chunk& c : chunks) moved.emplace_back(c.at, c.at + c.count);
     adam_chunks_ = Table<Chunk>(ctx_, chunks);
   }
 
