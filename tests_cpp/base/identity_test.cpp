@@ -26,9 +26,10 @@ TEST(Identity, AnAbsentOptionMeansItsFirstDefault) {
 }
 
 TEST(Identity, UnknownOptionsWereWrittenByANewerVersion) {
-  EXPECT_THAT([] { stored_options("seed = 1\nvisits = 3  # new\n", "old.toml"); },
-              ThrowsMessage<InvalidArgument>(HasSubstr("old.toml, line 2: option visits is unknown to this version: a newer "
-                                                       "version of bytegolf wrote it")));
+  EXPECT_THAT(
+      [] { stored_options("seed = 1\nvisits = 3  # new\n", "old.toml"); },
+      ThrowsMessage<InvalidArgument>(HasSubstr("old.toml, line 2: option visits is unknown to this version: a newer "
+                                               "version of bytegolf wrote it")));
   EXPECT_THAT([] { stored_options("num_layers = 0", "t"); },
               ThrowsMessage<InvalidArgument>(HasSubstr("t, line 1: option num_layers = 0 is outside")));
 }
