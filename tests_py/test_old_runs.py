@@ -17,6 +17,7 @@ from bytegolf._bytegolf import cpu_target
 from bytegolf.artifact import load
 from bytegolf.cli import main
 from bytegolf.config import Config
+from bytegolf.console import UserError
 from bytegolf.log import read_log
 from bytegolf.runs import names_of_groups
 from bytegolf.submission import script
@@ -214,7 +215,7 @@ def test_a_run_that_is_there_is_found_again_by_what_its_options_mean(place):
     done = place / "runs/done"
     config = Config.of_run(done / "config.toml")
     assert look(done, config).status == "done"
-    with pytest.raises(ValueError, match="its run has newton_schulz_steps = 5, the sweep file now gives 4"):
+    with pytest.raises(UserError, match="its run has newton_schulz_steps = 5, the sweep file now gives 4"):
         look(done, config.replace(newton_schulz_steps=4))
 
 
