@@ -6,7 +6,6 @@ Each is tried as it was written, and as if some of today's options had been adde
 import hashlib
 import json
 import platform
-import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -14,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from bytegolf import checkpoint, codec
-from bytegolf._bytegolf import FormatError, cpu_target
+from bytegolf._bytegolf import cpu_target
 from bytegolf.artifact import load
 from bytegolf.cli import main
 from bytegolf.config import Config
+from bytegolf.errors import UserError
 from bytegolf.log import read_log
 from bytegolf.compare.places import names_of_groups
 from bytegolf.bundle import script
 from bytegolf.record.facts import read_facts
+from bytegolf.submission.verify import check_folder
 from bytegolf.sweep.folder import look
 
 OLD = Path(__file__).parent / "old_runs" / "7cd2052"
@@ -172,6 +173,21 @@ def test_its_submission_verifies(kept, capsys):
     )
 
 
+def test_its_page_may_be_worded_otherwise_but_its_figures_must_be_the_same(kept, tmp_path):
+    folder = tmp_path / "track_non_record_16mb/2026-01-02_Tiny"
+    shutil.copytree(kept / "records/track_non_record_16mb/2026-01-02_Tiny", folder)
+
+    def wrong():
+        return [claim.what for claim in check_folder(folder, folder.name, folder.parent.name) if claim.ok is False]
+
+    page = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(page.replace("read back from disk", "as it was read from the disk"))
+    assert wrong() == []
+    score = next(line for line in page.splitlines() if line.startswith("| 5 |")).split(" | ")[1]
+    (folder / "README.md").write_text(page.replace(score, f"{float(score) - 0.1:.6f}", 1))
+    assert wrong() == ["README.md: results, statistics and options"]
+
+
 @pytest.mark.slow
 def test_its_sources_build_and_score_in_a_fresh_environment(kept, capsys, monkeypatch):
     monkeypatch.setenv("BYTEGOLF_CUDA", "OFF")
@@ -199,7 +215,7 @@ def test_a_run_that_is_there_is_found_again_by_what_its_options_mean(place):
     done = place / "runs/done"
     config = Config.of_run(done / "config.toml")
     assert look(done, config).status == "done"
-    with pytest.raises(ValueError, match="its run has newton_schulz_steps = 5, the sweep file now gives 4"):
+    with pytest.raises(UserError, match="its run has newton_schulz_steps = 5, the sweep file now gives 4"):
         look(done, config.replace(newton_schulz_steps=4))
 
 

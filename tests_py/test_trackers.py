@@ -408,7 +408,11 @@ def test_another_tracker_after_a_resume_is_no_disagreement_and_another_option_is
     lines = [json.loads(text) for text in path.read_text().splitlines()]
     for option, value, words in (
         ("track", "tensorboard", []),
-        ("grad_clip_norm", 0.125, ["config changed where the run was resumed at step 3: grad_clip_norm from 0.3 to 0.125"]),
+        (
+            "grad_clip_norm",
+            0.125,
+            ["config changed where the run was resumed at step 3: grad_clip_norm from 0.3 to 0.125"],
+        ),
     ):
         resumed = lines[0] | {"step": 3, "config": lines[0]["config"] | {option: value}}
         end = [line for line in lines if line["kind"] in ("val", "end")]

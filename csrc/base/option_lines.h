@@ -34,8 +34,8 @@ inline std::string_view strip_comment(std::string_view s) {
   return s;
 }
 
-/// Calls set(name, value) for each line of `text`. Throws InvalidArgument naming `source` and the line for a line of another
-/// form or a name that is there already; an InvalidArgument of `set` gets the same words in front.
+/// Calls set(name, value) for each line of `text`. Throws InvalidArgument naming `source` and the line for a line of
+/// another form or a name that is there already; an InvalidArgument of `set` gets the same words in front.
 template <class F>
 void for_each_option(std::string_view text, const std::string& source, F&& set) {
   std::vector<std::string> seen;

@@ -57,7 +57,8 @@ void bind_config(py::module_& m) {
             return canonical(self, sections_of(sections));
           },
           py::arg("sections") = std::vector<std::string>{"model", "train", "run"},
-          "The options that differ from `absent()`, one a line, by name: equal text for equal meaning in every version.")
+          "The options that differ from `absent()`, one a line, by name: equal text for equal meaning in every "
+          "version.")
       .def(
           "differences",
           [](const Config& self, const Config& other, const std::vector<std::string>& sections) {
@@ -68,11 +69,13 @@ void bind_config(py::module_& m) {
           },
           py::arg("other"), py::arg("sections") = std::vector<std::string>{"model", "train", "run"},
           "(name, own value, the other's value) of each option in which `other` differs, as text.")
-      .def_static("absent", &absent_options,
-                  "What a stored text without any option means: each option's first default, as before it was declared.")
-      .def_static("stored", &stored_options, py::arg("options"), py::arg("source"),
-                  "Options as some version stored them, over `absent()`; ValueError naming source, line and option, and "
-                  "that a newer version wrote an option that is unknown here.")
+      .def_static(
+          "absent", &absent_options,
+          "What a stored text without any option means: each option's first default, as before it was declared.")
+      .def_static(
+          "stored", &stored_options, py::arg("options"), py::arg("source"),
+          "Options as some version stored them, over `absent()`; ValueError naming source, line and option, and "
+          "that a newer version wrote an option that is unknown here.")
       .def_static("preset", &Config::preset, py::arg("name"), "A preset; ValueError listing the known names.")
       .def_static("preset_names", &Config::preset_names, "Names of the presets.")
       .def_static(

@@ -74,9 +74,9 @@ def own_script(config: Config) -> bytes | None:
     if came_from.is_file():
         text = came_from.read_bytes()
         found = read(text, str(came_from))
-        if not bootstrap.differing(found.files, ROOT):
-            if not Config.stored(found.config, NAME).differences(shared(config)):
-                return text
+        own = Config.stored(found.config, str(came_from))
+        if not own.differences(shared(config)) and not bootstrap.differing(found.files, ROOT):
+            return text
     paths = source_paths(ROOT)
     return assemble(recipe(config), {path: (ROOT / path).read_bytes() for path in paths}) if paths else None
 

@@ -29,9 +29,7 @@ def train(source: str | None, overrides: Sequence[str], folder: Path | None, res
         if not (folder / "config.toml").is_file():
             raise UserError(f"{folder} holds no config.toml: it is no run to resume")
         config = (
-            resolve(source, overrides)
-            if source
-            else Config.of_run(folder / "config.toml").replace(**split(overrides))
+            resolve(source, overrides) if source else Config.of_run(folder / "config.toml").replace(**split(overrides))
         )
     else:
         if source is None:
