@@ -228,15 +228,15 @@ def test_a_changed_option_is_still_found(place):
 
 
 def test_what_a_newer_version_wrote_says_so(place, capsys):
-    done, newer = place / "runs/done", "option visits is unknown to this version: a newer version of bytegolf wrote it"
-    edit_checkpoint(place / "half", lambda text: text + 'visits = "0 1 1"\n')
+    done, newer = place / "runs/done", "option fourier_mix is unknown to this version: a newer version of bytegolf wrote it"
+    edit_checkpoint(place / "half", lambda text: text + 'fourier_mix = "0 1 1"\n')
     assert resume(place) == 2
     assert newer in " ".join(capsys.readouterr().err.split())
     options, tensors = codec.read_artifact(done / "artifact.bg")
-    codec.pack_tensors(tensors, done / "artifact.bg", options + 'visits = "0 1 1"\n')
+    codec.pack_tensors(tensors, done / "artifact.bg", options + 'fourier_mix = "0 1 1"\n')
     with pytest.raises(ValueError, match=newer):
         load(done / "artifact.bg")
-    edit_log(done / "log.jsonl", lambda lines: lines[0]["config"].update(visits="0 1 1"))
+    edit_log(done / "log.jsonl", lambda lines: lines[0]["config"].update(fourier_mix="0 1 1"))
     with pytest.raises(ValueError, match=rf"log\.jsonl, line \d+: {newer}"):
         read_facts(done / "log.jsonl")
 
