@@ -112,7 +112,7 @@ class Trainer:
             is_place = isinstance(data, (str, os.PathLike)) or (
                 isinstance(data, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in data)
             )
-            self._data = ShardSet(data if is_place else _bytegolf.host_array(data, "data"), config.family, "train")
+            self._data = ShardSet(data if is_place else _bytegolf.host_array(data, "data"), config.vocab_name, "train")
         self.group = group
         self.stopped = False  # whether a rank has asked to stop; see proceed()
         self._agreed = False  # with all ranks, on the next step

@@ -39,7 +39,7 @@ def run_demo(folder: Path, *, seconds: float, seed: int, overrides: dict[str, st
     say(f"writes into {folder}")
     folder.mkdir(parents=True)
     config = Config.preset("demo")
-    held_out = prepare(folder / "data", config.family, say)
+    held_out = prepare(folder / "data", config.vocab_name, say)
     where = str(folder / "data")
     usual = {"train_data": where, "val_data": where, "train_budget_s": float(seconds), "seed": seed, "log_every": 1}
     config = config.replace(**usual | overrides)

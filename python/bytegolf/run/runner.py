@@ -91,11 +91,11 @@ def run(
             raise UserError(f"option {name} is empty: name a shard folder, file or glob (see `bytegolf data --help`)")
     device = config.device if group is None else of_rank(config.device, group.ranks.local_rank)
     names_of(config.track)
-    held_out = read_stream(config.val_data, config.family)
+    held_out = read_stream(config.val_data, config.vocab_name)
     first = group is None or group.rank == 0
     if first and not resume and (folder / log.NAME).exists():
         raise UserError(f"{folder} holds a run already; go on with --resume, or choose another folder with --run")
-    data = ShardSet(config.train_data, config.family, "train")
+    data = ShardSet(config.train_data, config.vocab_name, "train")
     trainer = Trainer(config, data, device=device, dtype=config.dtype, seed=config.seed, group=group)
     if resume:
         trainer.resume(folder / CHECKPOINTS)

@@ -52,7 +52,7 @@ def ids_of(data: str, config: Config, split: str) -> Ids:
     if path.is_file() and path.suffix != ".bin":
         ids = document_ids(path.read_bytes(), config.byte_offset, config.bos_id)
     else:
-        shards = ShardSet(data, config.family, split if path.is_dir() else "")
+        shards = ShardSet(data, config.vocab_name, split if path.is_dir() else "")
         ids = shards.read(0, len(shards))
     if len(ids) < 2:
         raise UserError(f"{data} holds nothing to score: {len(ids)} ids, and the first is context only")

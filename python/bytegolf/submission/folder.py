@@ -150,7 +150,7 @@ def _on_shards(run: Facts, val_data: str | None) -> list[Problem]:
 
     where = val_data or run.config.val_data
     try:
-        ids = read_stream(where, run.config.family)
+        ids = read_stream(where, run.config.vocab_name)
     except (ValueError, OSError):
         if val_data is not None:
             raise

@@ -359,7 +359,7 @@ def _read_ids(val_data: str, config: Config) -> str:
     from bytegolf.ids import ids_sha256
     from bytegolf.streams import read_stream
 
-    return ids_sha256(read_stream(val_data, config.family))
+    return ids_sha256(read_stream(val_data, config.vocab_name))
 
 
 def claims_as_dict(claims: list[Claim]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _open_data(runs: Sequence[Run]) -> None:
     """Opens the shards of every run once, so that a wrong path is told before the first run and not by each."""
     for config in [run.config for run in runs]:
         for where, split in ((config.train_data, "train"), (config.val_data, "val")):
-            _open(where, config.family, split)
+            _open(where, config.vocab_name, split)
 
 
 @functools.cache
