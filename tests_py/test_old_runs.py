@@ -15,12 +15,12 @@ import pytest
 from bytegolf import checkpoint, codec
 from bytegolf._bytegolf import cpu_target
 from bytegolf.artifact import load
+from bytegolf.bundle import script
 from bytegolf.cli import main
+from bytegolf.compare.places import names_of_groups
 from bytegolf.config import Config
 from bytegolf.errors import UserError
 from bytegolf.log import read_log
-from bytegolf.compare.places import names_of_groups
-from bytegolf.bundle import script
 from bytegolf.record.facts import read_facts
 from bytegolf.submission.verify import check_folder
 from bytegolf.sweep.folder import look
@@ -228,7 +228,10 @@ def test_a_changed_option_is_still_found(place):
 
 
 def test_what_a_newer_version_wrote_says_so(place, capsys):
-    done, newer = place / "runs/done", "option fourier_mix is unknown to this version: a newer version of bytegolf wrote it"
+    done, newer = (
+        place / "runs/done",
+        "option fourier_mix is unknown to this version: a newer version of bytegolf wrote it",
+    )
     edit_checkpoint(place / "half", lambda text: text + 'fourier_mix = "0 1 1"\n')
     assert resume(place) == 2
     assert newer in " ".join(capsys.readouterr().err.split())

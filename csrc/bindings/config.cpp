@@ -33,7 +33,8 @@ void bind_config(py::module_& m) {
 #define BG_BOOL(section, name, def, doc) c.def_readonly(#name, &Config::name, doc);
 #define BG_TEXT(section, name, def, choices, doc) c.def_readonly(#name, &Config::name, doc);
 #include "base/config.def"
-  c.def_property_readonly("vocab_name", &Config::vocab_name, "name of the vocabulary: option vocabulary, or the family's")
+  c.def_property_readonly("vocab_name", &Config::vocab_name,
+                          "name of the vocabulary: option vocabulary, or the family's")
       .def_property_readonly("vocab_size", &Config::vocab_size, "ids; 260 or 256, by vocabulary")
       .def_property_readonly("byte_offset", &Config::byte_offset, "id of byte 0")
       .def_property_readonly("bos_id", &Config::bos_id, "id that starts a document, -1 where the vocabulary has none")

@@ -1,6 +1,7 @@
-// Static patches of K bytes: the operand of a convolution over each patch, and a convolution inside each block of K bytes.
-// Patch j ends at byte jK: its window is jK-K+1 .. jK, zeros before the row. Bytes after the last window (the last K-1
-// of a row) reach no patch. The mean over a window is segment_mean_forward() with Segments::ending_at_multiples().
+// Static patches of K bytes: the operand of a convolution over each patch, and a convolution inside each block of K
+// bytes. Patch j ends at byte jK: its window is jK-K+1 .. jK, zeros before the row. Bytes after the last window (the
+// last K-1 of a row) reach no patch. The mean over a window is segment_mean_forward() with
+// Segments::ending_at_multiples().
 #pragma once
 
 #include "base/ctx.h"

@@ -27,8 +27,9 @@ TEST(Identity, AnAbsentOptionMeansItsFirstDefault) {
 
 TEST(Identity, UnknownOptionsWereWrittenByANewerVersion) {
   EXPECT_THAT([] { stored_options("seed = 1\nfourier_mix = 3  # new\n", "old.toml"); },
-              ThrowsMessage<InvalidArgument>(HasSubstr("old.toml, line 2: option fourier_mix is unknown to this version: a newer "
-                                                       "version of bytegolf wrote it")));
+              ThrowsMessage<InvalidArgument>(
+                  HasSubstr("old.toml, line 2: option fourier_mix is unknown to this version: a newer "
+                            "version of bytegolf wrote it")));
   EXPECT_THAT([] { stored_options("num_layers = 0", "t"); },
               ThrowsMessage<InvalidArgument>(HasSubstr("t, line 1: option num_layers = 0 is outside")));
 }

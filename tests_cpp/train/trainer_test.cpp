@@ -202,8 +202,8 @@ TEST(Trainer, BeginsNoStepThatIsNotExpectedToEndWithinARealBudget) {
   StepTimes times;
   StepStats last;
   while (!trainer.done()) {
-    // At or before the moment at which done() looked at its clock. Nothing is asserted of the moments after it: how long
-    // the machine lets the step wait is not the trainer's to know.
+    // At or before the moment at which done() looked at its clock. Nothing is asserted of the moments after it: how
+    // long the machine lets the step wait is not the trainer's to know.
     EXPECT_LE(last.elapsed_s + times.predicted_s(), 0.3);
     last = trainer.step();
     times.add(last.seconds);

@@ -106,7 +106,9 @@ class _Launch:
     def _wait(self) -> int:
         left = dict(enumerate(self.processes))  # ranks whose end has not been seen
         first = 0  # status of the first rank that failed
-        killed = 0  # of the first that a signal ended: the others leave because of it, and may be seen to leave before it
+        killed = (
+            0  # of the first that a signal ended: the others leave because of it, and may be seen to leave before it
+        )
         deadline = float("inf")
         received = 0
         while True:
