@@ -94,7 +94,7 @@ def test_processes_end_with_the_sweep_and_resume(place, tmp_path, capsys):  # no
     assert (out / "base-seed-0" / "checkpoints" / "latest").exists()
     status, _, err = sweep(capsys, spec, "--out", out)
     assert status == 0
-    assert "goes on after step" in err
+    assert "resumes after step" in err
 
 
 @pytest.fixture

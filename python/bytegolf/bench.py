@@ -1,6 +1,6 @@
 """How fast this machine runs the parts of a step, and how far that is from what it could do: `bytegolf bench`.
 
-Every op is checked against its definition before it is timed. Beside each figure stand two floors measured in the same
+Every op is checked against its definition before it is timed. Beside each figure are two floors measured in the same
 run: its arithmetic at the machine's rate of matrix products, and its bytes at the machine's rate of copying.
 """
 

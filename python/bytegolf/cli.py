@@ -1,4 +1,4 @@
-"""The command `bytegolf`: one function per verb, and how mistakes are told from bugs.
+"""The command `bytegolf`: one function per verb, and how users' mistakes are distinguished from bugs.
 
 Verbs import what they need when they run, so that `--help` answers at once.
 """
@@ -18,7 +18,7 @@ app = App(
     name="bytegolf",
     version=__version__,
     help="Train, squeeze and score byte-level language models.",
-    help_epilogue="`bytegolf VERB --help` tells a verb's options. With --traceback anywhere, errors show where they arose.",
+    help_epilogue="`bytegolf VERB --help` lists a verb's options. With --traceback anywhere, errors show where they arose.",
     help_format="markdown",
 )
 app.command(cli_data.app)
@@ -78,7 +78,7 @@ def train(
 ) -> None:
     """Train by a TOML file or preset, then pack, read back, score and report.
 
-    Ctrl-C writes a checkpoint and says how to go on; a second one leaves at once.
+    Ctrl-C writes a checkpoint and prints the command that resumes; a second one leaves at once.
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ def generate(
     artifact
         Packed model, run folder, or weights in .safetensors.
     prompts
-        Texts that samples go on from; none is one empty prompt.
+        Texts that the samples continue; without any, one empty prompt.
     n
         Bytes to sample, of each.
     temperature
@@ -384,7 +384,7 @@ def bench(
     threads
         0 means one per core.
     library
-        Who multiplies matrices: builtin, onednn, openblas.
+        Library for matrix products: builtin, onednn, openblas.
     budget_s
         Seconds of timed calls for each op.
     """

@@ -24,7 +24,9 @@ def artifact_of(path: Path) -> Path:
     """The artifact itself, or the one inside a run folder."""
     found = path / "artifact.bg" if path.is_dir() else path
     if not found.is_file():
-        raise console.UserError(f"{found} does not exist" if path.is_dir() else f"{path} is no file and no run folder")
+        raise console.UserError(
+            f"{found} does not exist" if path.is_dir() else f"{path} is neither a file nor a run folder"
+        )
     return found
 
 
@@ -52,7 +54,7 @@ def ids_of(data: str, config: Config, split: str) -> runner.Ids:
 
 
 def stride_of(path: Path, model: Model, window: int) -> int:
-    """The stride of the score of record: of the run that made the artifact where its config lies beside it."""
+    """The stride of the score of record: of the run that made the artifact, where its config is beside it."""
     own = path.parent / "config.toml"
     return min((Config.from_toml(own) if own.is_file() else model.config).eval_stride, window)
 
@@ -128,7 +130,7 @@ def generate_command(
     began = time.perf_counter()
     texts = model.generate(starts, n, temperature, seed, top_p=top_p, stop=stops)
     if json:
-        # What is no UTF-8 shows as a replacement sign in `text`; `hex` is exact.
+        # What is not UTF-8 becomes a replacement sign in `text`; `hex` is exact.
         rows = [
             {"prompt": _shown(start), "text": _shown(text), "bytes": len(text), "hex": text.hex()}
             for start, text in zip(starts, texts, strict=True)

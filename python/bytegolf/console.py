@@ -18,10 +18,10 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """A signal ended the work in good order; shown as one line, with the exit status that tells the signal."""
+    """A signal ended the work in good order; shown as one line, with the exit status for the signal."""
 
     def __init__(self, status: int, message: str) -> None:
-        """130 for SIGINT, 143 for SIGTERM; the message says how to go on."""
+        """130 for SIGINT, 143 for SIGTERM; the message says how to resume."""
         super().__init__(message)
         self.status = status
 
@@ -73,7 +73,7 @@ def need(module: str, extra: str, what: str) -> ModuleType:
 
 
 def printable(text: bytes) -> str:
-    """Bytes as text that a terminal shows as it is: what is no UTF-8 and control characters become a replacement sign."""
+    """Bytes as text that is safe on a terminal: what is not UTF-8 and control characters become a replacement sign."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.decode("utf-8", errors="replace"))
 
 

@@ -65,7 +65,7 @@ def report_command(
     if not 0 < confidence < 1:
         raise UserError(f"--confidence {confidence} is not between 0 and 1")
     if not (math.isfinite(threshold) and threshold >= 0):
-        raise UserError(f"--threshold {threshold} is no number of nats from 0 on")
+        raise UserError(f"--threshold {threshold} must be a number of nats, at least 0")
     per_bit = NATS_PER_BIT if unit == "nats" else 1.0
     groups = [*collect(what, score), *_given(values, per_bit)]
     if not groups:
@@ -130,7 +130,7 @@ def _number(cell: Any, path: Path, score: Score) -> float | None:
     try:
         return None if cell is None else float(cell)
     except (TypeError, ValueError):
-        raise UserError(f"{path}: bpb_{score} = {cell} is no number") from None
+        raise UserError(f"{path}: bpb_{score} = {cell} is not a number") from None
 
 
 def _read_run(path: Path, score: Score) -> tuple[float | None, dict[str, Any]]:
@@ -170,7 +170,7 @@ def _float(word: str, what: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{what} is no number")
+        raise UserError(f"{what} is not a number")
     return value
 
 

@@ -66,10 +66,10 @@ def show(
 ) -> Shown:
     """Colours `data` by what each of its bytes costs: `nats` [len(data)], as `Model.surprise` returns them.
 
-    The result shows itself where it is the last word: as HTML in a notebook, in colours at Python's prompt and when printed
+    The result displays itself: as HTML in a notebook, in colours at Python's prompt and when printed
     on a terminal, with a line of bars below each line of text where there are no colours. `.html(path)` writes a page that
-    needs nothing else. A character is coloured by the sum of its bytes; bytes that are no UTF-8, and characters without a
-    shape of their own, stand there as escapes.
+    needs nothing else. A character is coloured by the sum of its bytes; bytes that are not UTF-8, and characters without a
+    shape of their own, appear as escapes.
 
     top_bits: bits at the upper end of the scale; 8 is what a byte costs when nothing is known. theme: of the page or
     the terminal; auto follows the reader's settings. limit: bytes that are shown, None for all; the averages are always of
@@ -79,11 +79,11 @@ def show(
     if cost.shape != (len(data),):
         raise ValueError(f"nats must hold one number for each of the {len(data)} bytes, got shape {cost.shape}")
     if not (math.isfinite(top_bits) and top_bits > 0):
-        raise ValueError(f"top_bits = {top_bits} is no positive number of bits")
+        raise ValueError(f"top_bits = {top_bits} is not a positive number of bits")
     if theme not in ("auto", "dark", "light"):
         raise ValueError(f"unknown theme {theme}; known: auto, dark, light")
     if limit is not None and limit < 0:
-        raise ValueError(f"limit = {limit} is no number of bytes")
+        raise ValueError(f"limit = {limit} is not a number of bytes")
     return Shown(bytes(data), cost, title, float(top_bits), theme, limit)
 
 
@@ -127,7 +127,7 @@ class Shown:
         return None if math.isnan(bits) else round(LEVELS * min(max(bits / self.top_bits, 0.0), 1.0))
 
     def words(self) -> list[str]:
-        """What stands beside the text: totals, then what a reader could miss."""
+        """What is printed beside the text: totals, then what a reader could miss."""
         lines = [f"{len(self.data):,} bytes"]
         if self.scored_bytes:
             lines[0] += f", {self.bits_per_byte:.4f} bits per byte"
@@ -244,7 +244,7 @@ def _cells(data: bytes, bits: npt.NDArray[np.float64]) -> Iterator[Cell]:
 def _bytes_of(character: str) -> int:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:
-        return 1  # a byte that is no UTF-8
+        return 1  # a byte that is not UTF-8
     return 1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF)
 
 
@@ -261,7 +261,7 @@ def _continues(held: Cell, character: str) -> bool:
 
 
 def _visible(character: str, column: int) -> str:
-    """The character, or what stands for it: an arrow, ^M for a control character, an escape."""
+    """The character, or what is shown for it: an arrow, ^M for a control character, an escape."""
     code = ord(character)
     if character == "\t":
         return _MARKED[character] + " " * (TAB - 1 - column % TAB)

@@ -1,7 +1,7 @@
 """`bytegolf.show` as HTML: the piece that a notebook shows, and a page that needs nothing else.
 
 No scripts; every byte of the text is escaped. Light and dark follow the reader's settings, JupyterLab's and VS Code's
-theme, or what `show` was told.
+theme, or the one given to `show`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def page(shown: Shown) -> str:
 
 
 def fragment(shown: Shown) -> str:
-    """Style, title, scale and text, to stand inside another page."""
+    """Style, title, scale and text, for use inside another page."""
     heading = f"<h1>{escape(shown.title)}</h1>" if shown.title else ""
     first, *more = shown.words()
     notes = "".join(f"<p>{escape(line)}</p>" for line in more)

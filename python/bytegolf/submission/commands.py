@@ -41,7 +41,7 @@ def _show(made: Made) -> None:
         size = Size(run.code_bytes or 0, run.artifact_bytes)
         table.add_row(f"seed {run.seed}", f"{run.bpb:.6f} bpb", f"{size.total_bytes:,} bytes, {size.margin()}")
     table.add_row("mean", f"{s.val_bpb:.6f} bpb", "")
-    table.add_row("code", f"{s.bytes_code or 0:,} bytes", "train_gpt.py as it lies there")
+    table.add_row("code", f"{s.bytes_code or 0:,} bytes", "train_gpt.py as it is on the disk")
     table.add_row("artifact", f"{s.artifact_bytes:,} bytes", f"of seed {s.artifact_seed}")
     table.add_row(
         "code + artifact", f"{s.bytes_total or 0:,} bytes", Size(s.bytes_code or 0, s.artifact_bytes).margin()
@@ -68,7 +68,7 @@ def verify_command(
 ) -> int:
     """0 when nothing speaks against any claim, 1 otherwise."""
     if not folder.is_dir():
-        raise console.UserError(f"{folder} is no folder")
+        raise console.UserError(f"{folder} is not a folder")
     claims = verify(
         folder,
         val_data=val_data,

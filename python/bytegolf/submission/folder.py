@@ -81,7 +81,7 @@ def submit(folders: Sequence[Path], wish: Wish) -> Made:
     """Checks the runs, then writes the folder under a temporary name, verifies it and renames it.
 
     Refused with every reason that was found; UserError for words that cannot be; what the disk refuses goes through.
-    Nothing is left behind then.
+    Nothing is left on the disk then.
     """
     wish = _settled(wish)
     target = wish.out / wish.track / f"{wish.date}_{wish.name}"
@@ -131,7 +131,7 @@ def _read(folders: Sequence[Path]) -> list[Facts]:
     for folder in folders:
         path = folder / log.NAME
         if not path.is_file():
-            raise UserError(f"{folder} is no run: it holds no {log.NAME}")
+            raise UserError(f"{folder} is not a run: it holds no {log.NAME}")
         try:
             runs.append(read_facts(path))
         except Unfinished as error:

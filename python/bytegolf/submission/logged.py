@@ -109,7 +109,7 @@ def _facts(path: Path, lines: list[dict[str, Any]], starts: list[dict[str, Any]]
 
 
 def _world_size(start: dict[str, Any]) -> int:
-    """Ranks by a `start` line; logs of one process need not tell."""
+    """Ranks by a `start` line; logs of one process need not say."""
     return int(start.get("world_size", 1))
 
 
@@ -146,7 +146,7 @@ def _disagreements(
         if _world_size(line) != _world_size(starts[0]):
             found.append(f"world_size changed where the run was resumed at step {line['step']}")
         gpus = re.match(r"(\d+) x ", line["hardware"])
-        if gpus:  # one a rank
+        if gpus:  # one per rank
             same("ranks and GPUs", _world_size(line), int(gpus[1]))
     same("sha256 of the options and config_sha256", config_hash(config), made["config_sha256"])
     same("code_sha256 at start and end", starts[-1]["code_sha256"], made["code_sha256"])
@@ -160,7 +160,7 @@ def _disagreements(
             if line["kind"] == "val" and line["from"] == "artifact" and line["stride"] == claim["stride"]
         ]
         if not scored:
-            found.append(f"no line tells the artifact's score at stride {claim['stride']}")
+            found.append(f"no line gives the artifact's score at stride {claim['stride']}")
             continue
         for fact in ("bpb", "nats", "bytes", "targets"):
             same(f"{fact} of the last score and of the end", scored[-1][fact], claim[fact])
@@ -172,7 +172,7 @@ def _disagreements(
         )
     steps = [line for line in lines if line["kind"] == "step"]
     if not steps or steps[-1]["step"] != end["steps"]:
-        found.append(f"last step {steps[-1]['step'] if steps else 'missing'}, but the end tells {end['steps']} steps")
+        found.append(f"last step {steps[-1]['step'] if steps else 'missing'}, but the end says {end['steps']} steps")
     elif steps[-1]["elapsed_s"] > end["train_seconds"] + 0.01:
-        found.append(f"last step at {steps[-1]['elapsed_s']:.2f} s, but the end tells {end['train_seconds']:.2f} s")
+        found.append(f"last step at {steps[-1]['elapsed_s']:.2f} s, but the end says {end['train_seconds']:.2f} s")
     return found

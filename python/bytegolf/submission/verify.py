@@ -224,7 +224,7 @@ def _texts(folder: Path, submission: Submission, runs: list[Facts]) -> list[Clai
     )
     there = (folder / REQUIREMENTS).read_text(encoding="utf-8", errors="replace")
     claims.append(Claim(REQUIREMENTS, "as the sources ask", _first_difference(needed, there), needed == there))
-    with contextlib.suppress(ValueError, OSError, _bytegolf.FormatError):  # told above
+    with contextlib.suppress(ValueError, OSError, _bytegolf.FormatError):  # reported above
         inside, outside = artifact_options(folder / ARTIFACT), runs[0].config.text(["model"])
         claims.append(
             Claim("options in the artifact", "those of the logs", _first_difference(outside, inside), inside == outside)

@@ -106,7 +106,7 @@ def _option_order(names: set[str]) -> list[str]:
 
 
 def _slug(words: str) -> str:
-    """A folder name: what file systems or shells dislike becomes a low line; long ones are cut and told apart by a hash."""
+    """A folder name: what file systems or shells dislike becomes an underscore; long ones are cut and distinguished by a hash."""
     clean = re.sub(r"[^A-Za-z0-9._=+-]+", "_", words)
     return clean if len(clean) <= LONGEST else f"{clean[: LONGEST - 9]}-{_hash(words)}"
 

@@ -47,7 +47,7 @@ class SweepView:
         self._console.print(text, markup=False)
 
     def refresh(self, board: Board) -> None:
-        """Draws the live table anew; elsewhere a line now and then."""
+        """Redraws the live table; elsewhere a line now and then."""
         if self._live is not None:
             self._live.update(live_table(board), refresh=True)
         elif time.monotonic() >= self._next:
@@ -59,7 +59,7 @@ class SweepView:
 
 
 def counts(board: Board) -> str:
-    """How the sweep stands, in words: "12 runs: 3 done, 2 running, 7 waiting"."""
+    """The state of the sweep, in words: "12 runs: 3 done, 2 running, 7 waiting"."""
     found = board.count()
     order = ("done", "running", "queued", "waiting", "interrupted", "failed")
     parts = [f"{found[status]} {status}" for status in order if found[status]]
@@ -96,7 +96,7 @@ def live_table(board: Board) -> Table:
 
 
 def _share(entry: Entry) -> float:
-    """How much of the training is behind, by steps or by the clock, whichever ends first."""
+    """How much of the training is done, by steps or by the clock, whichever ends first."""
     if entry.status == "done":
         return 1.0
     share = entry.pulse.step / max(entry.run.config.iterations, 1)
