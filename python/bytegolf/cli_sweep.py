@@ -39,7 +39,7 @@ def sweep(
     out
         Folder that gets the runs and results.csv; by default runs/NAME.
     on
-        Where to run, in place of the file's word.
+        Where to run, instead of what the file says.
     jobs
         Runs at once, in place of the file's number.
     groups

@@ -146,7 +146,7 @@ def counted(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def parse(text: str | bytes) -> dict[str, Any] | None:
-    """One line of a log; None when it is none."""
+    """One line of a log; None when it is not one."""
     try:
         line = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError):

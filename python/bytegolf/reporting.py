@@ -159,7 +159,7 @@ def _given(values: Sequence[str], per_bit: float) -> Iterable[Group]:
         name, equals, cells = words.rpartition("=")
         name = name if equals else "values" if number == 1 else f"values {number}"
         found = [
-            _float(cell, f"--values {words}: {cell.strip() or 'an empty word'}") / per_bit for cell in cells.split(",")
+            _float(cell, f"--values {words}: {cell.strip() or 'an empty value'}") / per_bit for cell in cells.split(",")
         ]
         yield Group(name, found, [None] * len(found))
 

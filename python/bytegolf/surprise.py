@@ -153,7 +153,7 @@ class Shown:
         return fragment(self)
 
     def __str__(self) -> str:
-        """For the terminal at hand, in the colours it has."""
+        """For the current terminal, in the colours it has."""
         from rich.console import Console
 
         terminal = sys.stdout.isatty()
@@ -314,6 +314,6 @@ def _style(colours: Sequence[Colour], level: int | None, escaped: bool) -> Style
 
 
 def _terminal_theme() -> Literal["dark", "light"]:
-    """What the terminal says of its background (COLORFGBG: ink;paper, of 16 colours); dark when it says nothing."""
+    """What the terminal reports about its background (COLORFGBG: ink;paper, of 16 colours); dark when it says nothing."""
     paper = os.environ.get("COLORFGBG", "").rpartition(";")[2]
     return "light" if paper in ("7", "15") else "dark"

@@ -114,7 +114,7 @@ def _cell(shown: Shown, cell: Cell) -> str:
 
 
 def _words(shown: Shown, cell: Cell) -> str:
-    """What is said of a character when it is pointed at."""
+    """The text shown for a character under the pointer."""
     at = f"byte {cell.first:,}" if cell.count == 1 else f"bytes {cell.first:,} to {cell.first + cell.count - 1:,}"
     parts = shown.nats[cell.first : cell.first + cell.count] / math.log(2)
     bits = "not scored" if math.isnan(cell.bits) else f"{cell.bits:.2f} bits"

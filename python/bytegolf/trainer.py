@@ -156,7 +156,7 @@ class Trainer:
 
     def proceed(self, stop: bool = False) -> bool:
         """Whether another step may begin: the same answer on all ranks, by rank 0's clock. False, too, at most a second after
-        any rank has said `stop`; then `stopped` is true. All ranks call it alike. A step that was not asked for here asks by itself.
+        any rank has said `stop`; then `stopped` is true. All ranks make the same calls. A step that was not announced here announces itself.
         """
         if self.group is None or self._agreed:
             done = self.done

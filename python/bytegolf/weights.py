@@ -133,7 +133,7 @@ def load_safetensors(
 
 @dataclass(frozen=True)
 class _File:
-    """What a file says of itself: published name -> key and shape, and our options where it has them."""
+    """What a file says about itself: published name -> key and shape, and our options where it has them."""
 
     path: Path
     keys: dict[str, str]

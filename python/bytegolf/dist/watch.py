@@ -1,7 +1,7 @@
 """Notices that a rank has died, hangs or has failed, and makes all others leave: a thread in every rank.
 
-Each rank reports once a second: how far it is, and whether it only waits for others. Rank 0 listens to all and decides; its word
-reaches every rank, which then says what happened and ends its process, whatever its main thread is doing. A rank ends by itself
+Each rank reports once a second: how far it is, and whether it only waits for others. Rank 0 listens to all and decides. Its
+verdict reaches every rank, which then reports it and ends its process, whatever its main thread is doing. A rank ends by itself
 when rank 0 is gone.
 
 died    its connection closes, or it is silent for SILENCE_S
@@ -25,7 +25,7 @@ from bytegolf.dist.wire import Channel, Gone
 
 BEAT_S = 1.0
 SILENCE_S = 20.0
-LEAVE_S = 5.0  # a rank whose program is ending by itself may take so long
+LEAVE_S = 5.0  # a rank whose program is ending by itself may take this long
 STATUS = 1  # of a rank that leaves because another failed
 
 

@@ -77,7 +77,7 @@ def unpack(files: dict[str, bytes], folder: Path) -> None:
 
 
 def differing(files: dict[str, bytes], folder: Path) -> str:
-    """The first path whose file below `folder` is missing or other than it should be; "" when all agree."""
+    """The first path whose file below `folder` is missing or differs from what it should be; "" when all agree."""
     for path, data in files.items():
         if not (folder / path).is_file() or (folder / path).read_bytes() != data:
             return path

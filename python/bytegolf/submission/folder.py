@@ -142,7 +142,7 @@ def _read(folders: Sequence[Path]) -> list[Facts]:
 
 
 def _on_shards(run: Facts, val_data: str | None) -> list[Problem]:
-    """Coverage against the shards themselves, where they are at hand; against the log's count of them elsewhere (see `rules`)."""
+    """Coverage against the shards themselves, where they are available; against the log's count of them elsewhere (see `rules`)."""
     from bytegolf import runner
     from bytegolf.submission.logged import ids_sha256
 

@@ -1,4 +1,4 @@
-"""What the log of a finished run says of itself, and whether it agrees with itself."""
+"""What the log of a finished run says, and whether it is consistent."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def ids_sha256(ids: npt.NDArray[np.int32]) -> str:
 
 
 def _computed(fact: Any) -> Any:
-    """A fact of a `start` line; of options those that change what is computed: who tracks a run may change."""
+    """A fact of a `start` line; of options those that change what is computed: the trackers of a run may change."""
     return {name: value for name, value in fact.items() if name != "track"} if isinstance(fact, dict) else fact
 
 

@@ -241,7 +241,7 @@ def _first_difference(claimed: str, found: str) -> str:
 
 
 class _Failed(Exception):
-    """A step of rebuilding or scoring that failed; the text is what it said last."""
+    """A step of rebuilding or scoring that failed; the text is its last output."""
 
 
 def _call(command: list[str], place: Path) -> str:

@@ -1,4 +1,4 @@
-"""The folder of one run: what state it is in, how the run is started or resumed there, and what it last said."""
+"""The folder of one run: what state it is in, how the run is started or resumed there, and its last lines of output."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def plan(spec: Spec, source: Path) -> list[Run]:
             raise UserError(f"{source}, group {group}: {error}") from None
         for which in ("train_data", "val_data"):
             if not getattr(config, which):
-                raise UserError(f"{source}, group {group}: option {which} is empty: set it in [overrides] or as a word")
+                raise UserError(f"{source}, group {group}: option {which} is empty: set it in [overrides] or on the command line")
             config = config.replace(**{which: str(Path(getattr(config, which)).absolute())})
         for seed in spec.seeds:
             made = config.replace(seed=seed)
@@ -116,7 +116,7 @@ def _hash(words: str) -> str:
 
 
 def _unique(runs: list[Run]) -> list[Run]:
-    """Runs whose names the low lines made equal get a hash of their group's."""
+    """Runs whose names the underscores made equal get a hash of their group's."""
     names = [run.name for run in runs]
     return [
         Run(f"{run.name}-{_hash(run.group)}", run.group, run.seed, run.config, run.changed)

@@ -107,7 +107,7 @@ def _share(entry: Entry) -> float:
 
 
 def show_results(board: Board) -> None:
-    """The table of all runs on standard output; what failed runs said last on standard error."""
+    """The table of all runs on standard output; the last lines of failed runs on standard error."""
     right = ("seed", "sliding bpb", "whole bpb", "raw bpb", "artifact bytes", "steps", "time")
     table = console.table("group", *right, "status", right=right)
     for entry in board.entries:
@@ -124,6 +124,6 @@ def show_results(board: Board) -> None:
     console.stdout().print(table)
     for entry in board.entries:
         if entry.status == "failed":
-            console.say(f"{entry.folder}: failed after {entry.attempts} attempts; it said last:")
+            console.say(f"{entry.folder}: failed after {entry.attempts} attempts; its last lines:")
             for line in entry.output or [entry.error]:
                 console.say(f"    {line}")

@@ -16,7 +16,7 @@ from bytegolf.log import counted
 from bytegolf.trackers import About, Tracker, home_of, key_of, open_tracker, score_name, values_of
 
 KEEP_EVERY = 500  # lines, of a long log sent at once: an interruption does not resend them
-STATE = "track"  # folder in the run's: NAME.json (what was sent), NAME.log (what the tracker said)
+STATE = "track"  # folder in the run's: NAME.json (what was sent), NAME.log (the tracker's output)
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Sent:
 
 
 def sent_by(log: Path, name: str) -> Sent:
-    """What the tracker has got of the log, by its state file; nothing when there is none that can be read."""
+    """What the tracker has received of the log, by its state file; nothing when no state file can be read."""
     try:
         return Sent(**json.loads((home_of(log) / STATE / f"{name}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
