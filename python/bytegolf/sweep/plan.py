@@ -47,7 +47,9 @@ def plan(spec: Spec, source: Path) -> list[Run]:
             raise UserError(f"{source}, group {group}: {error}") from None
         for which in ("train_data", "val_data"):
             if not getattr(config, which):
-                raise UserError(f"{source}, group {group}: option {which} is empty: set it in [overrides] or on the command line")
+                raise UserError(
+                    f"{source}, group {group}: option {which} is empty: set it in [overrides] or on the command line"
+                )
             config = config.replace(**{which: str(Path(getattr(config, which)).absolute())})
         for seed in spec.seeds:
             made = config.replace(seed=seed)
