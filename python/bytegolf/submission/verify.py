@@ -231,7 +231,7 @@ def _texts(folder: Path, submission: Submission, runs: list[Facts]) -> list[Clai
     claims.append(_options(script.NAME, script.shared(logged), carried.config, ["model", "train", "run"]))
     there = (folder / REQUIREMENTS).read_text(encoding="utf-8", errors="replace")
     claims.append(Claim(REQUIREMENTS, "as the sources ask", _first_difference(needed, there), needed == there))
-    with contextlib.suppress(ValueError, OSError, _bytegolf.FormatError):  # told above
+    with contextlib.suppress(ValueError, OSError, _bytegolf.FormatError):  # reported above
         claims.append(_options("the artifact", logged, artifact_options(folder / ARTIFACT), ["model"]))
     return claims
 
@@ -256,7 +256,7 @@ def _first_difference(claimed: str, found: str) -> str:
 
 
 class _Failed(Exception):
-    """A step of rebuilding or scoring that failed; the text is what it said last."""
+    """A step of rebuilding or scoring that failed; the text is its last output."""
 
 
 def _call(command: list[str], place: Path) -> str:
