@@ -19,7 +19,7 @@
 # $$\text{bits} = -\sum_i \log_2 p(x_i \mid x_1 \dots x_{i-1}), \qquad
 #   \text{bits per byte} = \frac{\text{bits}}{\text{number of bytes}}.$$
 #
-# So training a model and building a compressor are one thing, and its score can stand beside zstd's and xz's. Here a small
+# So training a model and building a compressor are one thing, and its score can be compared with zstd's and xz's. Here a small
 # one is trained on the text that Python itself carries, packed into an artifact of about one megabyte, read back, and
 # scored on documents that it has not seen.
 #
@@ -58,7 +58,7 @@ plt.rcParams.update({
 # ## Data
 #
 # Python carries about six megabytes of English and code: the language reference that `help()` prints, the docstrings of the
-# standard library, and its sources. Whole documents of prose are held out, and no run of 12 words stands on both sides.
+# standard library, and its sources. Whole documents of prose are held out, and no run of 12 words occurs on both sides.
 # Sources are three quarters of the text but not what is scored, so only every tenth source file is read.
 
 # %%
@@ -104,7 +104,7 @@ config, f"{trainer.model.num_parameters:,} weights, {before:.3f} bits per byte b
 # ## Training, live
 #
 # `Trainer.run` calls back after every step. The picture is redrawn every few seconds; `pause()` stops the run's clock
-# meanwhile, so that drawing and scoring cost no training time.
+# for that time, so that drawing and scoring cost no training time.
 
 # %%
 PROBE = held_out_text[:4096]
@@ -239,7 +239,7 @@ plt.show()
 #
 # ## What it says
 #
-# A model of the next byte is also a writer: draw a byte, append it, go on. Temperature below 1 makes the likely likelier.
+# A model of the next byte is also a writer: draw a byte, append it, repeat. Temperature below 1 makes the likely likelier.
 
 # %%
 for temperature in (0.5, 0.8, 1.0):

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 02 · What the model finds surprising
 #
-# A score is one number. Behind it stands one number for each byte: its **surprise**, the nats (or bits) that it costs given
+# A score is one number. It sums up one number for each byte: its **surprise**, the nats (or bits) that it costs given
 # all bytes before it,
 #
 # $$s_i = -\ln p(x_i \mid x_1 \dots x_{i-1}) \ \text{nats}, \qquad

@@ -256,7 +256,7 @@ pd.DataFrame(rows, index=["size of the weights", "step / √12", "size of the er
 # %% [markdown]
 # ## The meter
 #
-# Code counts as it lies on the disk: one `train_gpt.py` that carries all sources, compressed. The artifact of this small
+# Code counts as it is on the disk: one `train_gpt.py` that carries all sources, compressed. The artifact of this small
 # model leaves most of the room empty; at its bits per weight the limit would hold the number of weights in the title.
 
 # %%

@@ -339,4 +339,4 @@ print(
 # ## Further
 #
 # `bytegolf bench --device cuda` does the same on a GPU; `records/bench` keeps figures of a CPU and of an H200. The contract
-# of each kernel stands in its header below `csrc/kernels/`.
+# of each kernel is in its header below `csrc/kernels/`.

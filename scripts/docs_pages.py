@@ -2,7 +2,8 @@
 
 - reference/python.md, reference/cli.md and reference/options.md are made from `bytegolf.__all__`, from the commands and from the
   table of options, so that none can be forgotten.
-- `<!-- include PATH -->` in a page becomes that file of the repository, `<!-- include PATH # HEADING -->` its section under this heading.
+- `<!-- include PATH -->` in a page becomes that file of the repository, `<!-- include PATH # HEADING -->` its section under
+  this heading, and `<!-- picture PATH WORDS -->` a picture of the repository.
 - notebooks/NN_name.py become pages.
 """
 
@@ -22,13 +23,15 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 log = logging.getLogger("mkdocs.hooks.docs_pages")
-# Files of the repository that are pages here, wherever a link to them stands.
+# Files of the repository that are pages here, wherever they are linked from.
 PAGES = {
     "csrc/codec/FORMAT.md": "reference/format.md",
     "CONTRIBUTING.md": "contributing.md",
     "records/NOTES.md": "design/notes.md",
 }
+PAGES_FOLDER = "notebooks/docs/"  # what lies here is a page of its own
 _INCLUDE = re.compile(r"^<!-- include (\S+?)(?: # (.+?))? -->$", re.MULTILINE)
+_PICTURE = re.compile(r"^<!-- picture (\S+) (.+?) -->$", re.MULTILINE)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:)([^)#\s]+)\)")
 _FENCE = re.compile(r"^(```.*?^```)$", re.MULTILINE | re.DOTALL)
 
@@ -49,11 +52,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in notebooks():
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook_page(path)))
     for page in list(files.documentation_pages()):
+        shown = [where for where, _ in _PICTURE.findall(page.content_string)]
         for path, heading in _INCLUDE.findall(page.content_string):
             for mark, _, target in _LINK.findall(section_of(path, heading)):
-                where = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-                if mark and files.get_file_from_path(f"pictures/{where}") is None:
-                    files.append(File.generated(config, f"pictures/{where}", abs_src_path=str(ROOT / where)))
+                if mark:
+                    shown.append(posixpath.normpath(posixpath.join(posixpath.dirname(path), target)))
+        for where in shown:
+            if files.get_file_from_path(f"pictures/{where}") is None:
+                files.append(File.generated(config, f"pictures/{where}", abs_src_path=str(ROOT / where)))
     return files
 
 
@@ -64,11 +70,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         text = section_of(found[1], found[2] or "")
         return _LINK.sub(lambda link: relinked(link, posixpath.dirname(found[1]), page.file.src_uri), text)
 
+    markdown = _PICTURE.sub(
+        lambda found: f"![{found[2]}]({from_page(f'pictures/{found[1]}', page.file.src_uri)})", markdown
+    )
     return _INCLUDE.sub(included, markdown)
 
 
 def section_of(path: str, heading: str) -> str:
-    """A file of the repository without its title, or what stands under one heading of it; PluginError when it is not there."""
+    """A file of the repository without its title, or the text under one heading of it; PluginError when it is not there."""
     try:
         text = (ROOT / path).read_text(encoding="utf-8")
     except OSError as error:
@@ -86,10 +95,16 @@ def relinked(link: re.Match[str], folder: str, page: str) -> str:
     """A link of an included file, seen from `page`: to a page or picture here, else only the words and the path."""
     mark, words, target = link.groups()
     where = posixpath.normpath(posixpath.join(folder, target))
-    there = f"pictures/{where}" if mark else PAGES.get(where)
+    own = where.removeprefix(PAGES_FOLDER) if where.startswith(PAGES_FOLDER) else None
+    there = f"pictures/{where}" if mark else own or PAGES.get(where)
     if there is not None:
-        return f"{mark}[{words}]({posixpath.relpath(there, posixpath.dirname(page) or '.')})"
+        return f"{mark}[{words}]({from_page(there, page)})"
     return f"`{where}`" if words in (target, where) else f"{words} (`{where}`)"
+
+
+def from_page(there: str, page: str) -> str:
+    """The path to `there` in a link of `page`."""
+    return posixpath.relpath(there, posixpath.dirname(page) or ".")
 
 
 def python_page() -> str:
@@ -163,7 +178,7 @@ def cli_page() -> str:
 
 
 def options_page() -> str:
-    """Every option from csrc/base/config.def, as the core tells it: default in each preset, range, unit and meaning."""
+    """Every option from csrc/base/config.def, as the core declares it: default in each preset, range, unit and meaning."""
     core = importlib.import_module("bytegolf._bytegolf")
     config = importlib.import_module("bytegolf").Config
     presets = {name: config.preset(name) for name in config.preset_names()}

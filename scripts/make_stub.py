@@ -21,7 +21,7 @@ def main() -> None:
     # Arrays come in as arrays: the package converts what is like one.
     text = text.replace("numpy.typing.ArrayLike", "numpy.typing.NDArray[typing.Any]")
     text = re.sub(r"collections\.abc\.Callable(?!\[)", "collections.abc.Callable[..., typing.Any]", text)
-    # Containers whose element types pybind11 does not know; only where a type stands, not in docstrings.
+    # Containers whose element types pybind11 does not know; only in place of a type, not in docstrings.
     whole = {"list": "list[typing.Any]", "tuple": "tuple[typing.Any, ...]", "dict": "dict[str, typing.Any]"}
     text = re.sub(r"(?<=-> )(list|tuple|dict)(?=:\n)|(?<=: )(list|tuple|dict)(?=[,)]| = )", lambda m: whole[m[0]], text)
     text = re.sub(r"def __(eq|ne)__\(self, arg0: \w+\)", r"def __\1__(self, other: object)", text)

@@ -10,7 +10,7 @@
 #
 #   export SLURM_CONF=FOLDER/slurm.conf
 #
-# Where it cannot be had (not root, no apt-get) start prints "skipped: REASON" and ends with status 77.
+# Where it is not available (not root, no apt-get) start prints "skipped: REASON" and ends with status 77.
 set -euo pipefail
 
 PACKAGES="slurmctld slurmd slurm-client munge"
@@ -39,7 +39,7 @@ controller_answers() { SLURM_CONF=$conf timeout 10 scontrol ping | grep -q UP; }
 munged_answers() { timeout 10 munge --no-input --socket="$folder/munge.socket"; }
 no_jobs() { [ -z "$(SLURM_CONF=$conf timeout 10 squeue --noheader)" ]; }
 
-# Number of a daemon, from the file that it writes; a number that now belongs to another program is none of ours.
+# Number of a daemon, from the file that it writes; a number that now belongs to another program is not ours.
 daemon_pid() {
   local pid
   pid=$(cat "$folder/$1.pid" 2>/dev/null) && [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] && echo "$pid"
@@ -178,7 +178,7 @@ stop)
     rm -rf "$folder"
     say "stopped"
   else
-    say "there is none in $folder"
+    say "no Slurm runs in $folder"
   fi
   ;;
 *) fail "start, status or stop? (the head of this file says more)" ;;

@@ -1,4 +1,4 @@
-# Everything that stands between a fresh Debian 12 and a built bytegolf; sourced by ./run, ./test and .ci/run.
+# Everything between a fresh Debian 12 and a built bytegolf; sourced by ./run, ./test and .ci/run.
 #
 # setup EXTRAS [TESTS] [WERROR]  makes .venv, installs what is missing, builds and installs the package (editable).
 # A stamp in .venv holds a hash of all that went in, so that a second call with nothing changed does nothing.
@@ -26,7 +26,7 @@ step() {
   "$@" >>"$SETUP_LOG" 2>&1 </dev/null &
   local job=$!
   set +m
-  trap 'kill -TERM -- -$job 2>/dev/null; wait $job 2>/dev/null; printf "\ninterrupted; call again to go on\n" >&2; exit 130' INT TERM
+  trap 'kill -TERM -- -$job 2>/dev/null; wait $job 2>/dev/null; printf "\ninterrupted; call again to continue\n" >&2; exit 130' INT TERM
   if [ -t 2 ]; then
     while kill -0 $job 2>/dev/null; do
       sleep 0.5
@@ -184,7 +184,7 @@ setup() {
   if [ "$cuda" = ON ] && { [ -z "$nvcc" ] || [[ $nvcc == "$PWD/$CUDA_DIR"/* ]]; }; then extras=$extras,cuda; fi
   wanted=$(tr ',' '\n' <<<"$extras,$(cat .venv/bytegolf-extras 2>/dev/null)" | grep . | sort -u | paste -sd,)
   [ "$tests" = 1 ] || tests=$(cat .venv/bytegolf-tests 2>/dev/null || echo 0)
-  [ "$werror" = 1 ] || werror=$(cat .venv/bytegolf-werror 2>/dev/null || echo 0)   # kept, as tests are: flags that change compile all anew
+  [ "$werror" = 1 ] || werror=$(cat .venv/bytegolf-werror 2>/dev/null || echo 0)   # kept, as tests are: flags that change recompile everything
   stamp=.venv/bytegolf-stamp
   hash=$(source_hash "$wanted" "$tests" "$werror" "$cuda" "$nvcc")
   if [ "$(cat $stamp 2>/dev/null)" = "$hash" ]; then return 0; fi

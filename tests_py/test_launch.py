@@ -206,7 +206,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_any_number_of_ranks_goes_on_from(config
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
-    assert "go on with: bytegolf train --resume" in err
+    assert "resume with: bytegolf train --resume" in err
     step = checkpoint.read_checkpoint(run / "checkpoints")[1]["progress"]["step"]
     assert 5 <= step < 60
     done = bytegolf("launch", "--ranks", 4, "--resume", "--run", run)
@@ -311,7 +311,7 @@ def test_a_loss_that_is_not_finite_ends_all_ranks(config, tmp_path):
 def test_mistakes_are_told_once_and_end_with_status_2(config, tmp_path):
     done = bytegolf("launch", config, "--ranks", 3, "--run", tmp_path / "run")
     assert done.returncode in (1, 2)
-    assert "train_batch_ids = 512 is no multiple of micro_batch_ids = 128 times the number of ranks 3" in done.stderr
+    assert "train_batch_ids = 512 is not a multiple of micro_batch_ids = 128 times the number of ranks 3" in done.stderr
     done = bytegolf("launch", config, "--ranks", 2, "--gpus", 2)
     assert done.returncode == 2 and "name one" in done.stderr
 

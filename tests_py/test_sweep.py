@@ -146,7 +146,7 @@ def test_a_failing_run_is_tried_again_and_told_with_its_last_words(place, tmp_pa
     assert (good["status"], bad["status"], bad["attempts"], bad["bpb_sliding"]) == ("done", "failed", 2, None)
     assert bad["error"].startswith("exit status 2: bytegolf: option pack_weights")
     # The second attempt went on from the first one's checkpoint: only what failed was done again.
-    assert "goes on after step 4" in (tmp_path / "out" / "bad-seed-5" / "output.log").read_text()
+    assert "resumes after step 4" in (tmp_path / "out" / "bad-seed-5" / "output.log").read_text()
     # The next call tries the failed one only.
     assert sweep(capsys, spec, "--out", tmp_path / "out")[0] == 1
     assert starts(tmp_path / "out") == {"good-seed-5": 1, "bad-seed-5": 4}
@@ -190,7 +190,7 @@ def test_a_signal_leaves_checkpoints_and_the_same_command_goes_on(place, tmp_pat
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 128 + number
-    assert "go on with: bytegolf sweep" in err
+    assert "resume with: bytegolf sweep" in err
     assert [row["status"] for row in read_results(out)] == ["interrupted", "interrupted", "waiting"]
     for seed in (0, 1):
         assert (out / f"base-seed-{seed}" / "checkpoints" / "latest").exists()
@@ -199,7 +199,7 @@ def test_a_signal_leaves_checkpoints_and_the_same_command_goes_on(place, tmp_pat
     # With a checkpoint_every of its own: how a run is watched may change, what it computes not.
     status, _, err = sweep(capsys, spec, "iterations=1500", "checkpoint_every=1000", "--out", out)
     assert status == 0
-    assert "goes on after step" in err
+    assert "resumes after step" in err
     for seed in range(3):
         lines = read_log(out / f"base-seed-{seed}" / "log.jsonl")
         assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(1, 1501))

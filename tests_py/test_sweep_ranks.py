@@ -169,7 +169,7 @@ def test_a_job_asks_for_a_gpu_for_each_rank(table, nodes, tasks, gpus_each):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"ranks_per_run": 3, "nodes": 2}, "no multiple of nodes = 2"),
+        ({"ranks_per_run": 3, "nodes": 2}, "not a multiple of nodes = 2"),
         ({"ranks_per_run": 4, "gpus_per_node": 2}, "gpus_per_node = 2, but there are 4 ranks a node"),
         ({"ranks_per_run": 2, "nodes": 2, "cluster": "local"}, "this machine alone"),
     ],

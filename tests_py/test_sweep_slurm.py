@@ -59,7 +59,7 @@ def test_jobs_end_in_results_and_failures_are_told(place, tmp_path, capsys, monk
     assert (good["status"], good["attempts"], good["steps"]) == ("done", 1, 4)
     assert (bad["status"], bad["attempts"]) == ("failed", 2)
     assert bad["error"].startswith("exit status 2: bytegolf: option pack_weights")
-    assert "bad-seed-0: failed after 2 attempts; it said last:" in err
+    assert "bad-seed-0: failed after 2 attempts; its last lines:" in err
     table = pandas.read_csv(out / "results.csv")
     assert list(table["status"]) == ["done", "failed"]
     assert (table["bpb_sliding"][0], table["artifact_bytes"][0]) == (good["bpb_sliding"], good["artifact_bytes"])
@@ -94,7 +94,7 @@ def test_processes_end_with_the_sweep_and_resume(place, tmp_path, capsys):  # no
     assert (out / "base-seed-0" / "checkpoints" / "latest").exists()
     status, _, err = sweep(capsys, spec, "--out", out)
     assert status == 0
-    assert "goes on after step" in err
+    assert "resumes after step" in err
 
 
 @pytest.fixture

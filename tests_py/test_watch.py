@@ -295,7 +295,7 @@ def test_without_a_terminal_it_waits_for_the_run_prints_lines_and_says_how_it_en
     assert watching.returncode == status, err
     assert words in out
     assert "step 10 of 10" in out
-    assert ("go on with: bytegolf train --resume --run" in out) == (act == "die")
+    assert ("resume with: bytegolf train --resume --run" in out) == (act == "die")
 
 
 def test_a_sweep_shows_all_its_runs_and_those_that_wait(tmp_path, capsys):

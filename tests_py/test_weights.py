@@ -193,7 +193,7 @@ def test_a_trainer_saves_its_average_its_last_weights_or_what_it_is_given(tmp_pa
     ]:
         save_safetensors(trainer, path, weights)
         assert all(np.array_equal(value, want[name]) for name, value in load_file(path).items())
-    with pytest.raises(ValueError, match='weights = "swa" are not to be had'):
+    with pytest.raises(ValueError, match='no "swa" weights available'):
         save_safetensors(trainer, path, "swa")
 
 

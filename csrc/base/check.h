@@ -15,11 +15,11 @@ struct InvalidArgument : std::runtime_error {
 struct FormatError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-/// The machine refused: disk, memory, threads. Becomes OSError when an errno is known (message ends with its words).
+/// The system refused: disk, memory, threads. Becomes OSError when an errno is known (the message ends with its text).
 struct SystemError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-/// NaN or Inf where a number was due; the message names the tensor. Becomes bytegolf.NumericsError.
+/// NaN or infinity where a finite number is required; the message names the tensor. Becomes bytegolf.NumericsError.
 struct NumericsError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -43,7 +43,7 @@ template <class... Parts>
 }
 }  // namespace detail
 
-/// BG_CHECK(cond, "words and", values): throws InvalidArgument with the words, the condition and the place.
+/// BG_CHECK(cond, "words and", values): throws InvalidArgument with the words, the condition, file and line.
 #define BG_CHECK(cond, ...)                                                          \
   do {                                                                               \
     if (!(cond)) ::bg::detail::check_failed(__FILE__, __LINE__, #cond, __VA_ARGS__); \

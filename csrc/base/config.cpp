@@ -364,9 +364,9 @@ std::vector<int64_t> Config::visit_order() const {
 }
 
 void Config::validate() const {
-  BG_CHECK(model_dim % num_heads == 0, "option model_dim =", model_dim, "is no multiple of num_heads =", num_heads);
+  BG_CHECK(model_dim % num_heads == 0, "option model_dim =", model_dim, "is not a multiple of num_heads =", num_heads);
   BG_CHECK(num_heads % num_kv_heads == 0, "option num_heads =", num_heads,
-           "is no multiple of num_kv_heads =", num_kv_heads);
+           "is not a multiple of num_kv_heads =", num_kv_heads);
   BG_CHECK(rope_dims % 2 == 0 && rope_dims <= head_dim(), "option rope_dims =", rope_dims,
            "must be even and at most the head size", head_dim());
   BG_CHECK(rope_dims != 0 || head_dim() % 2 == 0, "option rope_dims = 0 rotates all dims, but the head size",
@@ -383,7 +383,7 @@ void Config::validate() const {
   BG_CHECK(jepa_pred_k < seq_len, "option jepa_pred_k =", jepa_pred_k, "must be below seq_len =", seq_len);
   if (patch_size > 1) {
     BG_CHECK(family == "byte256", "option patch_size =", patch_size, "needs family = byte256");
-    BG_CHECK(seq_len % patch_size == 0, "option seq_len =", seq_len, "is no multiple of patch_size =", patch_size);
+    BG_CHECK(seq_len % patch_size == 0, "option seq_len =", seq_len, "is not a multiple of patch_size =", patch_size);
     BG_CHECK(jepa_pred_k == 0 && jepa_chunk_size == 0, "option patch_size =", patch_size,
              "cannot be combined with jepa_pred_k or jepa_chunk_size");
     BG_CHECK(!tie_embeddings, "option patch_size =", patch_size, "needs tie_embeddings = false");

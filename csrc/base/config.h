@@ -38,13 +38,14 @@ struct Config {
   static Config preset(std::string_view name);
   static std::vector<std::string> preset_names();
 
-  /// Reads one `name = value` a line (valid TOML: comments, quoted text, true/false) over `base`.
-  /// Throws InvalidArgument naming `source`, the line, and for unknown names the nearest known one. Checks ranges.
+  /// Reads one `name = value` per line (valid TOML: comments, quoted text, true/false) over `base`.
+  /// Checks names and ranges: throws InvalidArgument naming `source`, the line, and for an unknown name the nearest
+  /// known.
   static Config parse(std::string_view text, const std::string& source, const Config& base);
   /// Sets one option from its text form; the value of a text option may be quoted or bare.
   void set(std::string_view name, std::string_view value);
   std::string get(std::string_view name) const;  // text form of one option
-  /// Every option of the sections asked for, one a line, with its doc as a comment if wanted.
+  /// Every option of the sections asked for, one per line, with its doc as a comment if wanted.
   std::string text(std::span<const Section> sections, bool docs) const;
   /// Throws InvalidArgument when options contradict each other.
   void validate() const;

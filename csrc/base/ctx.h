@@ -13,7 +13,8 @@ namespace cuda {
 class Context;  // stream, cuBLASLt handle, scratch; see base/cuda/context.h
 }
 
-/// Who multiplies float32 matrices on the CPU. The others are found at run time; see kernels/gemm_library.h.
+/// Library for float32 matrix products on the CPU. All but the built-in one are found at run time; see
+/// kernels/gemm_library.h.
 enum class GemmLibrary : uint8_t { builtin, onednn, openblas };
 
 struct Ctx {
@@ -28,7 +29,7 @@ struct Ctx {
   DType full_dtype() const { return dtype == DType::bf16 ? DType::f32 : dtype; }
 };
 
-// The only #ifdef about CUDA: everything else asks through these.
+// The only #ifdef about CUDA: everything else uses these.
 #ifdef BYTEGOLF_CUDA
 inline constexpr bool kBuiltWithCuda = true;
 #define BG_CUDA_CALL(call) ::bg::cuda::call

@@ -63,7 +63,7 @@ CudaLibrary open_cuda_library(std::initializer_list<const char*> sonames) {
 
 namespace {
 
-// Opened by the first call that succeeds, once a process.
+// Opened once per process, by the first call that succeeds.
 struct Once {
   std::mutex mutex;
   CudaLibrary library;

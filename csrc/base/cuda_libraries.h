@@ -1,5 +1,5 @@
 // Which CUDA libraries are on this machine. None is linked: each is found at run time, so that the module loads
-// without.
+// without them.
 #pragma once
 
 #include <initializer_list>
@@ -16,20 +16,20 @@ void add_cuda_library_folder(const std::string& folder);
 struct CudaLibrary {
   void* handle = nullptr;  // of dlopen; null when there is none
   std::string path;        // the file that was opened
-  std::string tried;       // when there is none: every place that was tried, and what the linker said of the last one
+  std::string tried;       // when there is none: every place that was tried, and the linker's message for the last one
 };
 
-/// Opens the first that is found of `sonames`: for each of them one already in the process, then the folders added,
-/// then where the dynamic linker looks, then /usr/local/cuda/lib64.
+/// Opens the first of `sonames` that is found. For each, in this order: one already in the process, the folders added,
+/// where the dynamic linker looks, /usr/local/cuda/lib64.
 CudaLibrary open_cuda_library(std::initializer_list<const char*> sonames);
 
-/// cuBLASLt as matrix products use it: looked up by the first call that succeeds, once a process.
+/// cuBLASLt as matrix products use it: looked up once per process, by the first call that succeeds.
 CudaLibrary open_cublas();
 
 /// NCCL as ranks on several GPUs use it: looked up like cuBLASLt.
 CudaLibrary open_nccl();
 
-/// What `bytegolf doctor` says of the libraries that kernels call.
+/// What `bytegolf doctor` reports about the libraries that kernels call.
 struct CudaLibraryReport {
   std::string name;     // "cuBLASLt"
   std::string path;     // "" when there is none

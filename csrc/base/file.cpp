@@ -52,7 +52,7 @@ std::string folder_of(const std::string& path) {
 }
 
 mode_t current_umask() {
-  // umask() can only be read by setting it, which races with other threads; Linux tells it in /proc instead.
+  // umask() can only be read by setting it, which races with other threads; Linux shows it in /proc instead.
   mode_t mask = 022;
   if (std::FILE* f = std::fopen("/proc/self/status", "re")) {
     char line[256];

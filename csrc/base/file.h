@@ -12,7 +12,7 @@ namespace bg {
 
 using Bytes = std::vector<uint8_t>;
 
-/// Throws SystemError: "WHAT PATH: words of errno". For every failed system call on a file.
+/// Throws SystemError: "WHAT PATH: the text of errno". For every failed system call on a file.
 [[noreturn]] void throw_system_error(std::string_view what, const std::string& path, int error_number);
 
 /// The whole file. Throws SystemError when it cannot be read (missing, a folder, no permission), FormatError when it is
@@ -24,8 +24,8 @@ Bytes read_file(const std::string& path, size_t cap_bytes);
 /// the temporary one is gone. Permissions of a new file follow the umask. Throws SystemError naming the path.
 void write_file_atomic(const std::string& path, std::span<const uint8_t> bytes);
 
-/// A read-only view of a file through the page cache. Movable; unmapped at the end. The bytes of a file that somebody
-/// truncates meanwhile must not be touched (SIGBUS): map only files that are replaced by rename.
+/// A read-only view of a file through the page cache. Movable; unmapped at the end. Reading past the end of a file
+/// that was truncated since raises SIGBUS, so map only files that are replaced by rename.
 class MappedFile {
  public:
   MappedFile() = default;

@@ -16,7 +16,7 @@ namespace bg {
 /// saying why when there is no usable GPU.
 Ctx make_ctx(Device device, DType dtype, int threads = 0, int index = 0);
 
-/// What `bytegolf doctor` says of the GPUs.
+/// What `bytegolf doctor` reports about the GPUs.
 struct GpuInfo {
   bool built = false;           // with CUDA kernels
   std::string unusable;         // why no GPU can be used; "" when one can
@@ -37,10 +37,10 @@ void release(Device device, void* data) noexcept;
 /// What allocate() could still give: free memory of the context's GPU, 0 (unknown) on the CPU.
 size_t free_bytes(const Ctx& ctx);
 
-/// Waits for all work that was put on the context's stream.
+/// Waits for all work on the context's stream.
 void synchronise(const Ctx& ctx);
-/// Copies between host and ctx.device, or inside it, in order with the context's other work. A copy from host memory
-/// has read it when this returns; one to host memory has written it.
+/// Copies between host and ctx.device, or inside it, in order with the context's other work. When this returns, a copy
+/// from host memory has read it, and one to host memory has written it.
 void copy_bytes(const Ctx& ctx, void* to, Device to_device, const void* from, Device from_device, size_t size_bytes);
 void clear_bytes(const Ctx& ctx, Device device, void* data, size_t size_bytes);
 

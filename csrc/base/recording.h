@@ -1,4 +1,4 @@
-// Work that is put on a device many times alike: recorded once, then replayed with one call (a CUDA graph).
+// Work that a device repeats many times: recorded once, then replayed with one call (a CUDA graph).
 #pragma once
 
 #include <functional>

@@ -16,15 +16,15 @@ using StreamHandle = uintptr_t;
 /// The context's GPU among the visible ones.
 int device_index(const Ctx& ctx);
 StreamHandle stream_handle(const Ctx& ctx);
-/// Makes `stream` (of the context's GPU) wait for everything that was put on the context's stream. Returns at once.
+/// Makes `stream` (of the context's GPU) wait for everything enqueued on the context's stream. Returns at once.
 void let_wait(const Ctx& ctx, StreamHandle stream);
-/// Makes the context's stream wait for everything that was put on `stream`. Returns at once.
+/// Makes the context's stream wait for everything enqueued on `stream`. Returns at once.
 void wait_for(const Ctx& ctx, StreamHandle stream);
-/// Waits for everything that anybody put on the context's GPU.
+/// Waits for everything enqueued on the context's GPU, by anybody.
 void wait_for_all(const Ctx& ctx);
 
-/// Bytes of GPU `index` into host memory, behind what was put on `stream` of that GPU. Has read them when it returns.
-/// Needs no context: the memory is somebody else's. Throws InvalidArgument in a build without CUDA.
+/// Copies bytes of GPU `index` into host memory, after what is enqueued on `stream` of that GPU, and waits. Needs no
+/// context: the memory belongs to another library. Throws InvalidArgument in a build without CUDA.
 void read_device(int index, StreamHandle stream, void* to, const void* from, size_t size_bytes);
 
 }  // namespace bg

@@ -32,7 +32,7 @@ dlpack::DLType type_of(DType t) {
   return {is_float ? dlpack::kFloat : t == DType::bf16 ? dlpack::kBfloat : dlpack::kInt, bits, 1};
 }
 
-// NumPy's word for the elements, as in "<f4"; "" for bfloat16, which it has none for.
+// NumPy's name for the elements, as in "<f4"; "" for bfloat16, for which it has none.
 std::string typestr(DType t) {
   if (t == DType::bf16) return "";
   return std::string(t == DType::i32 ? "<i" : "<f") + std::to_string(size_of(t));
@@ -42,7 +42,7 @@ std::string device_name(const Array& a) {
   return a.tensor.device() == Device::cpu ? "cpu" : "cuda:" + std::to_string(device_index(a.ctx));
 }
 
-// What an exported array holds on to until its taker calls the deleter: from any thread, without Python.
+// What an exported array keeps alive until its consumer calls the deleter: from any thread, without Python.
 template <class M>
 struct Export {
   M managed{};
@@ -50,7 +50,7 @@ struct Export {
   std::shared_ptr<const void> owner;
 };
 
-// A capsule that nobody took over lets go of the array.
+// A capsule that nobody consumed releases the array.
 template <class M>
 void drop(PyObject* capsule) {
   if (!PyCapsule_IsValid(capsule, M::kName)) return;
@@ -78,7 +78,7 @@ py::capsule capsule_of(const Array& a, [[maybe_unused]] uint64_t flags) {
   }
   PyObject* capsule = PyCapsule_New(&m, M::kName, &drop<M>);
   if (capsule == nullptr) throw py::error_already_set();
-  out.release();  // NOLINT: the capsule, then its taker, owns it
+  out.release();  // NOLINT: the capsule, then its consumer, owns it
   return py::reinterpret_steal<py::capsule>(capsule);
 }
 
@@ -112,7 +112,7 @@ py::capsule to_dlpack(const Array& self, const std::optional<int64_t>& stream,
   if (a.tensor.device() == Device::cpu) {
     if (stream && self.tensor.device() == Device::cpu)
       refuse(PyExc_ValueError, words("stream must be None for an array on the CPU, got", *stream));
-  } else if (!stream || *stream != -1) {  // -1: the taker wants no waiting
+  } else if (!stream || *stream != -1) {  // -1: the consumer wants no waiting
     const int64_t waits = stream.value_or(0);
     if (waits < 0) refuse(PyExc_ValueError, words("no stream has the number", waits));
     let_wait(a.ctx, static_cast<StreamHandle>(waits));
@@ -121,16 +121,16 @@ py::capsule to_dlpack(const Array& self, const std::optional<int64_t>& stream,
     return capsule_of<dlpack::ManagedVersioned>(
         a, (a.read_only ? dlpack::kReadOnly : 0) | (is_copied ? dlpack::kIsCopied : 0));
   if (a.read_only)
-    refuse(PyExc_BufferError, "a read-only array needs DLPack 1.0 (max_version): older versions cannot say it");
+    refuse(PyExc_BufferError, "a read-only array needs DLPack 1.0 (max_version): older versions cannot express that");
   return capsule_of<dlpack::Managed>(a, 0);
 }
 
 py::buffer_info buffer_of(Array& a) {
   const Tensor& t = a.tensor;
   if (t.device() != Device::cpu)
-    refuse(PyExc_BufferError, "the array lies on " + device_name(a) + ": numpy() copies it, DLPack shares it");
+    refuse(PyExc_BufferError, "the array is on " + device_name(a) + ": numpy() copies it, DLPack shares it");
   if (t.dtype() == DType::bf16)
-    refuse(PyExc_BufferError, "the buffer protocol knows no bfloat16: numpy() gives float32, DLPack shares it");
+    refuse(PyExc_BufferError, "the buffer protocol has no bfloat16: numpy() gives float32, DLPack shares it");
   std::vector<py::ssize_t> strides;
   for (int i = 0; i < t.rank(); ++i) strides.push_back(t.stride(i) * static_cast<int64_t>(size_of(t.dtype())));
   const char* format = t.dtype() == DType::f32 ? "f" : t.dtype() == DType::f64 ? "d" : "i";
@@ -156,7 +156,7 @@ py::dict interface_of(const Array& a, Device device, const char* name) {
 py::object as_numpy(const py::object& self, const py::object& dtype, const py::object& copy) {
   const auto& a = self.cast<const Array&>();
   if (a.tensor.device() != Device::cpu)
-    refuse(PyExc_TypeError, "the array lies on " + device_name(a) + ": numpy() copies it, DLPack shares it");
+    refuse(PyExc_TypeError, "the array is on " + device_name(a) + ": numpy() copies it, DLPack shares it");
   if (a.tensor.dtype() == DType::bf16)
     refuse(PyExc_TypeError, "NumPy has no bfloat16: numpy() gives float32, DLPack shares it");
   py::object out = py::array(numpy_dtype(a.tensor.dtype()), dims_of(a.tensor.shape()), a.tensor.data(), self);
@@ -190,7 +190,7 @@ void bind_array(py::module_& m) {
           "dtype", [](const Array& a) { return name_of(a.tensor.dtype()); }, "float32, float64, bfloat16 or int32.")
       .def_property_readonly("device", &device_name, "cpu, or cuda:N.")
       .def_property_readonly(
-          "read_only", [](const Array& a) { return a.read_only; }, "Whether takers may only read.")
+          "read_only", [](const Array& a) { return a.read_only; }, "Whether consumers may only read.")
       .def_property_readonly(
           "address", [](const Array& a) { return reinterpret_cast<uintptr_t>(a.tensor.data()); },
           "Of the first element, in the memory of `device`.")
@@ -200,7 +200,7 @@ void bind_array(py::module_& m) {
       .def("__dlpack__", &to_dlpack, py::arg("stream") = py::none(), py::arg("max_version") = py::none(),
            py::arg("dl_device") = py::none(), py::arg("copy") = py::none(),
            "A DLPack capsule, see the array API standard. On a GPU `stream` (None: the default one) waits for the "
-           "model's work. BufferError when it cannot be had as asked.")
+           "model's work. BufferError when the request cannot be met.")
       .def("__dlpack_device__",
            [](const Array& a) {
              const DLDevice d = device_of(a);

@@ -1,4 +1,4 @@
-// A view of the core's memory that other libraries can take over without a copy: bytegolf.Array.
+// A view of the core's memory that other libraries can share without a copy: bytegolf.Array.
 #pragma once
 
 #include <memory>
@@ -8,8 +8,8 @@
 
 namespace bg::bindings {
 
-/// `owner` keeps the memory of `tensor` (contiguous); `ctx` is whose work writes it. Neither needs Python, so that
-/// whoever holds the memory last may let it go on any thread.
+/// `owner` keeps the memory of `tensor` (contiguous); `ctx` is the context whose work writes it. Neither needs
+/// Python, so that the last holder of the memory may release it on any thread.
 struct Array {
   Tensor tensor;
   std::shared_ptr<const void> owner;

@@ -68,7 +68,7 @@ Borrowed read_dlpack(const dlpack::DLArray& t, const py::object& owner, const st
   out.data = static_cast<const char*>(t.data) + t.byte_offset;
   const bool on_cpu = t.device.type == dlpack::kCpu || t.device.type == dlpack::kCudaHost;
   BG_CHECK(on_cpu || t.device.type == dlpack::kCuda || t.device.type == dlpack::kCudaManaged, what,
-           "lies on a device that is neither the CPU nor a CUDA GPU (DLPack's number", t.device.type, ")");
+           "is on a device that is neither the CPU nor a CUDA GPU (DLPack's number", t.device.type, ")");
   out.device = on_cpu ? Device::cpu : Device::cuda;
   out.index = t.device.index;
   const uint8_t code = t.dtype.code, bits = t.dtype.bits;
@@ -149,7 +149,7 @@ Borrowed borrow_cuda(const py::handle& from, const std::string& what) {
       s /= size;
     }
   }
-  // Its GPU is not said: the pointer tells CUDA. Work may still be on this stream.
+  // The interface does not name the GPU, but CUDA knows it from the pointer. Work may still be on this stream.
   if (d.contains("stream") && !d["stream"].is_none()) out.stream = d["stream"].cast<StreamHandle>();
   return out;
 }
@@ -180,7 +180,7 @@ Borrowed borrow(const py::handle& from, const std::string& what, const Ctx* read
       return borrow_dlpack(from, what, reader);
     if (py::hasattr(from, "__cuda_array_interface__")) return borrow_cuda(from, what);
     return borrow_numpy(py::module_::import("numpy").attr("asarray")(from));
-  } catch (py::error_already_set& error) {  // the other library's words, behind ours
+  } catch (py::error_already_set& error) {  // the other library's message, after ours
     if (!error.matches(PyExc_Exception)) throw;
     throw InvalidArgument(what + " cannot be read: " + py::str(error.value()).cast<std::string>());
   } catch (const py::cast_error&) {

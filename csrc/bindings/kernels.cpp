@@ -15,7 +15,7 @@ namespace {
 template <class T>
 using Floats = py::array_t<T, py::array::c_style>;
 
-// Tensors of one call, and the memory behind them.
+// Tensors of one call, and their memory.
 class Operands {
  public:
   explicit Operands(const Ctx& ctx) : ctx_(ctx) {}

@@ -38,11 +38,11 @@ py::dict views_of(const std::shared_ptr<Model>& model, Tensor arena) {
 }
 
 bool is_float(const Borrowed& a) {
-  if (!a.dtype) return py::reinterpret_borrow<py::array>(a.owner).dtype().kind() == 'f';  // what NumPy has beyond ours
+  if (!a.dtype) return py::reinterpret_borrow<py::array>(a.owner).dtype().kind() == 'f';  // dtypes that only NumPy has
   return *a.dtype == DType::f16 || *a.dtype == DType::bf16 || *a.dtype == DType::f32 || *a.dtype == DType::f64;
 }
 
-// Whether `a` lies where the tensor does and holds just its bytes.
+// Whether `a` is the tensor's own memory, with exactly its bytes.
 bool is_like(const Borrowed& a, const Tensor& t) {
   return a.dtype == t.dtype() && a.device == t.device() && a.is_contiguous();
 }
@@ -76,12 +76,12 @@ void load(Model& model, const py::dict& given) {
     BG_CHECK(a.shape.size() <= Shape::kMaxRank, name, "has", a.shape.size(), "dimensions");
     for (int64_t n : a.shape) shape.push_back(n);
     BG_CHECK(shape == s->shape, "parameter", name, "has shape", shape.str(), "but the model's is", s->shape.str());
-    BG_CHECK(is_float(a), "parameter", name, "holds no floating-point numbers");
+    BG_CHECK(is_float(a), "parameter", name, "does not hold floating-point numbers");
     arrays.emplace(name, std::move(a));
   }
   for (const ParamSpec& s : params.specs()) copy_from(ctx, arrays.at(s.name), ParamTable::view(s, params.values()));
   params.refresh_operands(ctx);
-  synchronise(ctx);  // the arrays are their owners' again
+  synchronise(ctx);  // then the owners may change the arrays again
 }
 
 std::shared_ptr<Model> make(const Config& config, const std::string& device, const std::string& dtype, uint64_t seed,
@@ -122,9 +122,10 @@ void bind_model(py::module_& m) {
           "config", [](const Model& self) { return self.config(); }, "The options this model was made with.")
       .def_property_readonly(
           "dtype", [](const Model& self) { return name_of(self.ctx().dtype); },
-          "Numbers that are computed in: float32, float64 or bfloat16.")
+          "Dtype of the computation: float32, float64 or bfloat16.")
       .def_property_readonly(
-          "device", [](const Model& self) { return name_of(self.ctx().device); }, "Where parameters lie: cpu or cuda.")
+          "device", [](const Model& self) { return name_of(self.ctx().device); },
+          "Device of the parameters: cpu or cuda.")
       .def_property_readonly(
           "threads", [](const Model& self) { return self.ctx().pool->size(); }, "Threads that work on the CPU.")
       .def_property_readonly(
@@ -209,9 +210,9 @@ void bind_model(py::module_& m) {
           [](Model& self, const Ids& ids) {
             check_2d(ids, "ids");
             const int64_t B = ids.shape(0), T = ids.shape(1) - 1, K = self.config().patch_size;
-            BG_CHECK(B >= 1 && T >= 1, "nll needs at least two ids a row, got shape", B, ids.shape(1));
+            BG_CHECK(B >= 1 && T >= 1, "nll needs at least two ids per row, got shape", B, ids.shape(1));
             const int64_t padded =
-                (T + K - 1) / K * K;  // a patch model takes whole patches; what is behind T is not scored
+                (T + K - 1) / K * K;  // a patch model takes whole patches; what comes after T is not scored
             std::vector<int32_t> in(static_cast<size_t>(B * padded), 0), targets(in.size(), -1);
             for (int64_t b = 0; b < B; ++b) {
               std::copy_n(ids.data(b, 0), T, &in[b * padded]);
@@ -229,7 +230,7 @@ void bind_model(py::module_& m) {
           py::arg("ids"))
       .def("backward", &Model::backward, py::arg("scale") = 1.0, py::call_guard<py::gil_scoped_release>())
       .def("print_plan", &Model::print_plan,
-           "Where the activations of the last call lie: a table of lifetime, name, shape, offset and bytes.");
+           "Where the activations of the last call are: a table of lifetime, name, shape, offset and bytes.");
 
   // Holds the model for as long as it runs.
   struct Writing {

@@ -18,7 +18,7 @@ PYBIND11_MODULE(_bytegolf, m) {
   m.doc() = "C++ core of bytegolf. Import `bytegolf`, not this.";
   m.attr("__version__") = BYTEGOLF_VERSION;
   add_exception<FormatError>(m, "FormatError", PyExc_ValueError,
-                             "Bytes from outside (a shard, artifact or checkpoint) are not what their format says. The "
+                             "Bytes from outside (a shard, artifact or checkpoint) do not match their format. The "
                              "message names the path and the offset or tensor.");
   add_exception<NumericsError>(m, "NumericsError", PyExc_ArithmeticError,
                                "A number is NaN, infinite, or too large for what stores it. The message names the step "

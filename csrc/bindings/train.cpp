@@ -54,7 +54,7 @@ void bind_schedule(py::module_& m) {
       },
       py::arg("config"), py::arg("step"), py::arg("elapsed_s") = 0.0, py::arg("mean_step_s") = 0.0,
       py::arg("predicted_step_s") = 0.0,
-      "What the schedules say of step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, revisits, "
+      "Values of the schedules at step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, revisits, "
       "takes_snapshot, is_over.");
 }
 
@@ -139,7 +139,7 @@ py::dict state_views(const py::object& self, const std::string& prefix) {
   return out;
 }
 
-// The same as shared arrays, wherever they lie.
+// The same as shared arrays, on any device.
 py::dict shared_views(const std::shared_ptr<Trainer>& self, const std::string& prefix) {
   py::dict out;
   for (const Trainer::StateTensor& s : self->state())
@@ -148,14 +148,14 @@ py::dict shared_views(const std::shared_ptr<Trainer>& self, const std::string& p
   return out;
 }
 
-// All is checked before anything is written.
+// Everything is checked before anything is written.
 void load_state(Trainer& self, const py::dict& arrays, const Progress& progress) {
   const std::vector<Trainer::StateTensor> state = self.state();
   std::vector<py::array> sources;
   for (const Trainer::StateTensor& s : state) {
     const py::str name(s.name);
     if (!arrays.contains(name)) throw InvalidArgument(words("tensor", s.name, "is missing"));
-    if (!py::isinstance<py::array>(arrays[name])) throw InvalidArgument(words("tensor", s.name, "is no array"));
+    if (!py::isinstance<py::array>(arrays[name])) throw InvalidArgument(words("tensor", s.name, "is not an array"));
     const auto array = py::array::ensure(py::object(arrays[name]), py::array::c_style);
     if (!array) throw py::error_already_set();
     if (array.ndim() > Shape::kMaxRank || shape_of(array, s.name.c_str()) != s.tensor.shape())
@@ -182,10 +182,9 @@ void load_state(Trainer& self, const py::dict& arrays, const Progress& progress)
 }
 
 void bind_trainer(py::module_& m) {
-  py::class_<Trainer, std::shared_ptr<Trainer>>(m, "Trainer",
-                                                "The training loop of the core; bytegolf.Trainer is its face.")
+  py::class_<Trainer, std::shared_ptr<Trainer>>(m, "Trainer", "The training loop of the core; use bytegolf.Trainer.")
       .def(py::init(&make_trainer), py::arg("config"), py::arg("model"), py::arg("data"), py::arg("comm") = py::none(),
-           "data: a ShardSet, or None for step_on alone. Takes the model's parameters over, without a copy.")
+           "data: a ShardSet, or None for step_on alone. Works on the model's own parameters, without a copy.")
       .def(
           "step",
           [](Trainer& self) {
@@ -216,7 +215,7 @@ void bind_trainer(py::module_& m) {
             self.agree({elapsed_s, mean_step_s, predicted_step_s});
           },
           py::arg("elapsed_s"), py::arg("mean_step_s"), py::arg("predicted_step_s"),
-          "The next step, and `done` before it, go by this clock: that of rank 0, on all ranks.")
+          "The next step, and `done` before it, use this clock: that of rank 0, on all ranks.")
       .def(
           "restore",
           [](Trainer& self, int64_t step, int64_t snapshots, int64_t bytes, double elapsed_s, double first_step_s,
@@ -225,9 +224,9 @@ void bind_trainer(py::module_& m) {
           },
           py::kw_only(), py::arg("step"), py::arg("snapshots"), py::arg("bytes"), py::arg("elapsed_s"),
           py::arg("first_step_s"), py::arg("longest_step_s"),
-          "Goes on from this progress with the tensors as they are.")
+          "Continues from this progress with the tensors as they are.")
       .def("share_state", &Trainer::share_state, py::call_guard<py::gil_scoped_release>(),
-           "All ranks go on from rank 0's weights, moments and averages.")
+           "Copies rank 0's weights, moments and averages to all ranks.")
       .def(
           "fingerprints",
           [](const Trainer& self) {

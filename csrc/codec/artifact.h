@@ -1,4 +1,4 @@
-// What a bytegolf artifact is: one file of named tensors and a configuration, small, checked, without surprises.
+// A bytegolf artifact: one small, checksummed file of named tensors and a configuration.
 // FORMAT.md gives the bytes.
 #pragma once
 
@@ -14,11 +14,11 @@
 
 namespace bg {
 
-/// How a record's bytes are coded. The numbers stand in files.
+/// How a record's bytes are coded. The numbers are written to files.
 enum class Coding : uint8_t { raw = 0, zstd = 1, mix = 2, grid = 3 };
 const char* name_of(Coding coding);
 
-/// A tensor to be stored: contiguous little-endian elements that belong to somebody else.
+/// A tensor to be stored: contiguous little-endian elements, not owned.
 struct TensorView {
   std::string name;  // 1 to 1024 bytes of UTF-8
   DType dtype = DType::f32;
@@ -45,8 +45,8 @@ struct Artifact {
 };
 
 /// Tensors and config as the bytes of an artifact. The same bytes for the same input (and libzstd), whatever the
-/// machine and the number of threads. Throws InvalidArgument for a name twice, too long or no UTF-8, a rank beyond 8,
-/// or bytes that are not those of the shape.
+/// machine and the number of threads. Throws InvalidArgument for a name that is given twice, too long or not UTF-8,
+/// a rank above 8, or a number of bytes that does not fit the shape.
 Bytes pack_artifact(ThreadPool& pool, std::span<const TensorView> tensors, std::string_view config);
 
 /// Reads what pack_artifact made; nothing in `file` is trusted. Throws FormatError naming `path`, the offset and the

@@ -229,7 +229,7 @@ ArtifactIndex read_index(std::span<const uint8_t> file, const std::string& path)
   std::vector<uint64_t> filled(index.records.size());
   for (uint64_t i = 0; i < tensors; ++i) {
     TensorInfo t = read_tensor(in, index.records.size());
-    if (!names.insert(t.name).second) in.fail("tensor", t.name, "stands there twice");
+    if (!names.insert(t.name).second) in.fail("tensor", t.name, "is listed twice");
     RecordInfo& r = index.records[t.record];
     if (t.bytes > r.raw_bytes - filled[t.record]) in.fail("tensor", t.name, "does not fit record", t.record);
     filled[t.record] += t.bytes;

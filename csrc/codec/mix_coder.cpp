@@ -44,7 +44,7 @@ struct StretchTable {
 class Predictor {
  public:
   explicit Predictor(size_t raw_bytes) {
-    // Room for about one counter per bit of the stream, between 2^12 and 2^20 a model, in groups of the 15 nodes of
+    // Room for about one counter per bit of the stream, between 2^12 and 2^20 per model, in groups of the 15 nodes of
     // half a byte.
     int bits = 8;
     while (bits < 16 && (size_t{1} << bits) * kGroup < 8 * raw_bytes) ++bits;
@@ -91,7 +91,7 @@ class Predictor {
  private:
   static constexpr size_t kGroup = 16;
 
-  /// Picks the counters of the next four bits: one cache line a model.
+  /// Picks the counters of the next four bits: one cache line per model.
   void start_half() {
     in_half_ = 1;
     for (int m = 0; m < 3; ++m) {

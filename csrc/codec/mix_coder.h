@@ -20,7 +20,7 @@ struct MixPart {
   int similar = -1;          // index of an earlier part with the same size and element_bytes, or -1
 };
 
-/// Codes the parts, which lie one after the other in `raw`.
+/// Codes the parts, which follow one another in `raw`.
 Bytes encode_mix(std::span<const MixPart> parts, std::span<const uint8_t> raw);
 
 /// Fills raw, which has the parts' total size. stored_bytes (one per part) receives how much of the stream each part

@@ -12,8 +12,8 @@
 
 namespace bg {
 
-/// int6_mixed   matrices of more than 65,536 elements: s = f16(max(max|w| / 31, 1/31)), q = clamp(round(w / s), -32,
-/// 31);
+/// int6_mixed   matrices of more than 65,536 elements: s = f16(max(max|w| / 31, 1/31)),
+///              q = clamp(round(w / s), -32, 31);
 ///              other tensors of more than 65,536 elements: c = the 99.99984 % quantile of |w|, s = max(c / 127,
 ///              1/127), q = round(clamp(w, -c, c) / s), divided by s in float32, s stored as float16; the rest float16.
 /// int6_byte256 matrices of more than 65,536 elements: as the second kind with 31 for 127; everything else float16.
@@ -21,7 +21,7 @@ namespace bg {
 /// round goes to even; quantiles interpolate linearly.
 enum class Scheme : uint8_t { int6_mixed, int6_byte256 };
 
-/// Throws InvalidArgument for a name that is none.
+/// Throws InvalidArgument for an unknown name.
 Scheme scheme_of(std::string_view name);
 
 struct QuantisedTensor {

@@ -56,7 +56,7 @@ class BitEncoder {
   bool started_ = false;  // the first byte of the register is always zero and is not written
 };
 
-/// Reads what BitEncoder wrote. Damaged bytes decode to something; reading past the end gives zeros and is remembered.
+/// Reads what BitEncoder wrote. Damaged bytes decode to wrong bits; reading past the end gives zeros and is recorded.
 class BitDecoder {
  public:
   explicit BitDecoder(std::span<const uint8_t> bytes) : bytes_(bytes) {

@@ -34,7 +34,7 @@ LoaderOptions LoaderOptions::of(const Config& config, int64_t rank, int64_t worl
   o.micro_batch_ids = config.micro_batch_ids;
   BG_CHECK(world >= 1 && config.train_batch_ids % (config.micro_batch_ids * world) == 0,
            "option train_batch_ids =", config.train_batch_ids,
-           "is no multiple of micro_batch_ids =", config.micro_batch_ids, "times the number of ranks", world);
+           "is not a multiple of micro_batch_ids =", config.micro_batch_ids, "times the number of ranks", world);
   o.micro_batches = config.train_batch_ids / (config.micro_batch_ids * world);
   o.seed = static_cast<uint64_t>(config.seed);
   o.rank = rank;
@@ -49,7 +49,7 @@ Loader::Loader(std::shared_ptr<const ShardSet> data, const LoaderOptions& option
   BG_CHECK(data_ != nullptr, "loader without data");
   BG_CHECK(o.seq_len >= 1, "seq_len =", o.seq_len, "must be at least 1");
   BG_CHECK(o.micro_batch_ids >= 1 && o.micro_batch_ids % o.seq_len == 0, "option micro_batch_ids =", o.micro_batch_ids,
-           "is no multiple of seq_len =", o.seq_len);
+           "is not a multiple of seq_len =", o.seq_len);
   BG_CHECK(o.micro_batches >= 1, "micro_batches =", o.micro_batches, "must be at least 1");
   BG_CHECK(o.world >= 1 && o.rank >= 0 && o.rank < o.world, "rank", o.rank, "of", o.world);
   BG_CHECK(o.prefetch >= 0 && o.prefetch <= 1024, "prefetch =", o.prefetch, "must be 0 to 1024");

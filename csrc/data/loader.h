@@ -1,4 +1,4 @@
-// Which ids a rank trains on at a step: batches as a pure function of (seed, step, micro-batch, rank, world), made
+// Which ids a rank trains on in a step: batches as a pure function of (seed, step, micro-batch, rank, world), made
 // ahead of time by one background thread.
 //
 // Piece number p = (step * micro_batches + micro) * world + rank. The stream of N ids is a ring.

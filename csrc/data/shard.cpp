@@ -184,7 +184,7 @@ std::vector<ShardSet::Shard> ShardSet::shards() const {
 
 void ShardSet::copy(const Part& part, int64_t first, int64_t count, int32_t* out) const {
   const uint16_t* ids = part.ids + first;
-  uint16_t worst = 0;  // one branch a call, not one an id: the loop stays vectorised
+  uint16_t worst = 0;  // one branch per call, not per id: the loop stays vectorised
   for (int64_t i = 0; i < count; ++i) {
     out[i] = ids[i];
     worst = std::max(worst, ids[i]);

@@ -18,7 +18,7 @@ Evaluation::Evaluation(Model& model, std::span<const int32_t> stream, int64_t wi
   BG_CHECK(window >= 1 && stride >= 1 && stride <= window, "scoring needs 1 <= stride <= window, got stride", stride,
            "window", window);
   BG_CHECK(window % model.config().patch_size == 0, "window", window,
-           "is no multiple of patch_size =", model.config().patch_size);
+           "is not a multiple of patch_size =", model.config().patch_size);
   const Vocab& vocab = model.config().vocab();
   for (size_t i = 0; i < stream.size(); ++i)
     BG_CHECK(stream[i] >= 0 && stream[i] < vocab.size, "stream position", i, "holds id", stream[i],
@@ -40,7 +40,7 @@ bool Evaluation::advance() {
   const int64_t batch_ids = model_.ctx().device == Device::cpu ? 16384 : 131072;  // what keeps each busy
   if (length == window_)
     rows = std::clamp<int64_t>((last_ - window_ - next_) / stride_ + 1, 1, std::max<int64_t>(1, batch_ids / window_));
-  // A patch model takes whole patches: zeros fill the last one up, after every target that counts.
+  // A patch model takes whole patches: zeros pad the last one, after every target that counts.
   const int64_t K = model_.config().patch_size, padded = (length + K - 1) / K * K;
   ids_.assign(static_cast<size_t>(rows * padded), 0);
   targets_.assign(ids_.size(), -1);

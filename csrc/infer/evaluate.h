@@ -8,7 +8,7 @@
 
 namespace bg {
 
-/// Sums of a scoring in float64. bpb = nats / (ln 2 * bytes): special ids cost nats but are no bytes.
+/// Sums of a scoring in float64. bpb = nats / (ln 2 * bytes): special ids cost nats but are not bytes.
 struct Score {
   double nats = 0;
   int64_t bytes = 0, targets = 0;
@@ -21,7 +21,8 @@ struct Score {
 /// first() .. last() - 1.
 class Evaluation {
  public:
-  /// Throws InvalidArgument when the stream has fewer than 2 ids, an id is foreign, or not 1 <= stride <= window.
+  /// Throws InvalidArgument when the stream has fewer than 2 ids, an id is outside the vocabulary, or not 1 <= stride
+  /// <= window.
   Evaluation(Model& model, std::span<const int32_t> stream, int64_t window, int64_t stride, int64_t part = 0,
              int64_t parts = 1);
   /// Scores the next few windows (about 16 Ki ids); false when none were left. Throws NumericsError at the first target

@@ -30,8 +30,8 @@ Generation::Generation(Model& model, std::span<const std::string> prompts, int64
   logits_.resize(rows_.size());
 }
 
-// Lengths in steps of 64, so that plans are reused, filled up behind the last id, which causality hides. Inputs longer
-// than rope_train_len turn by their length, so there all have the longest.
+// Lengths in steps of 64, so that plans are reused; the padding comes after the last id, where causality hides it. The
+// rotation of inputs longer than rope_train_len depends on their length, so those are all padded to the longest.
 int64_t Generation::padded_length(int64_t length) const {
   const Config& c = model_.config();
   const int64_t step = 64 * c.patch_size;
@@ -39,7 +39,8 @@ int64_t Generation::padded_length(int64_t length) const {
 }
 
 // Whether the row's last id can be added to what is cached of those before. A step reads the two ids before it. And a
-// pass injects JEPA's predictions into whole chunks only, so one that ended inside a chunk says nothing of longer ones.
+// pass injects JEPA's predictions into whole chunks only, so one that ended inside a chunk says nothing about longer
+// ones.
 bool Generation::goes_on(const Row& row) const {
   const auto length = static_cast<int64_t>(row.ids.size()), chunk = model_.config().jepa_chunk_size;
   return row.cached >= 2 && row.cached == length - 1 &&
@@ -103,7 +104,7 @@ void Generation::compute(std::vector<std::vector<double>>& logits) {
   }
 }
 
-// weights: logits, used up.
+// weights: logits, overwritten.
 uint8_t Generation::draw(const Row& row, std::vector<double>& weights) const {
   int best = static_cast<int>(std::max_element(weights.begin(), weights.end()) - weights.begin());
   if (sampling_.temperature == 0) return static_cast<uint8_t>(best);

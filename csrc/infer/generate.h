@@ -21,19 +21,19 @@ struct Sampling {
   double top_p = 1;        // in (0, 1]: of the smallest set of likeliest bytes that holds this probability; 1: of all
   uint64_t seed = 0;       // draws depend on (seed, row, how many bytes the row has) alone
   std::vector<std::string> stop;  // a row ends once it ends with one of these, which it keeps
-  bool cache = true;              // keep keys and values of earlier positions; false computes the whole window anew
+  bool cache = true;              // keep keys and values of earlier positions; false recomputes the whole window
 };
 
 /// n bytes that follow each of several prompts, one byte of each row at a time. A vocabulary with bos starts with it;
-/// special ids are never drawn. When the window (seq_len) is full its oldest quarter is forgotten. A row's bytes do not
+/// special ids are never drawn. When the window (seq_len) is full, its oldest quarter is dropped. A row's bytes do not
 /// depend on the other rows' prompts or number, but on its own number, which keys its draws: row 0 draws as a single
 /// prompt does. They are the same with and without cache: on the CPU logits have equal bits (with the built-in
 /// GemmLibrary), on CUDA other products round differently, and near a tie a draw may fall otherwise. Patch models
-/// (patch_size > 1) always compute the window anew: the bytes of a patch change what its earlier positions hold.
+/// (patch_size > 1) always recompute the window: the bytes of a patch change what its earlier positions hold.
 ///
-/// Memory with the cache: keys and values of every row, 2 * num_layers * num_kv_heads * head size elements a position.
-/// The model may be used for other things between two calls of advance(), and others may generate with it; its weights
-/// must stay as they are.
+/// Memory with the cache: keys and values of every row, 2 * num_layers * num_kv_heads * head size elements per
+/// position. The model may be used for other things between two calls of advance(), and others may generate with it;
+/// its weights must not change.
 class Generation {
  public:
   /// Throws InvalidArgument for n < 0, a temperature < 0, a top_p outside (0, 1], an empty stop, no prompt at all, or
@@ -51,7 +51,7 @@ class Generation {
     std::vector<int32_t> ids;  // of the window
     std::string text;
     int64_t cached = 0;  // of ids whose keys and values are kept
-    int64_t padded = 0;  // what their number was filled up to
+    int64_t padded = 0;  // what their number was padded to
     bool ended = false;
     Random random;
   };

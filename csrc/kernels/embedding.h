@@ -1,4 +1,4 @@
-// From ids to rows of a table, and what else follows from ids alone.
+// From ids to rows of a table, and what else follows from ids alone. All throw InvalidArgument when shapes disagree.
 #pragma once
 
 #include "base/ctx.h"
@@ -15,6 +15,8 @@ void embedding_backward(const Ctx& ctx, Tensor ids, Tensor dy, Tensor dtable);
 
 /// Bucket of (ids[b,t-1], ids[b,t]), in int32 arithmetic.  xor: t = 0 gives buckets-1, else ((36313 id) xor (27191
 /// before)) mod (buckets-1).  product: (256 before + id) mod buckets, with 0 before the row.  ids, out (B,T) i32.
+/// Throws InvalidArgument also for fewer than 2 buckets.
+/// Source: github.com/openai/parameter-golf, PR 135 (the idea), PR 832 (xor), PR 705 (product).
 void bigram_hash(const Ctx& ctx, Tensor ids, BigramHash kind, int64_t buckets, Tensor out);
 
 /// out[b,t] = position of the last bos at or before t, 0 when there is none.  ids, out (B,T) i32.

@@ -1,4 +1,7 @@
-// How the residual stream is mixed and added to.
+// How the residual stream is mixed and added to. All throw InvalidArgument when shapes disagree.
+// The mix with the first state x0 and the skips from encoder to decoder blocks (U-Net; scaled_add with a learned scale
+// per channel) come from github.com/KellerJordan/modded-nanogpt, whose U-Net is that of Ronneberger et al. 2015,
+// arXiv:1505.04597; the form here is that of github.com/openai/parameter-golf, PR 832.
 #pragma once
 
 #include "base/ctx.h"
@@ -17,7 +20,7 @@ void residual_mix_backward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tens
 void mix_norm_forward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, double scale, double eps, Tensor mixed, Tensor u,
                       Tensor rstd);
 /// dx holds the gradient that reaches `mixed` past u. With g = dx + norm backward of du: dx = mix[0] g (set), dx0 +=
-/// mix[1] g, dmix += (sum_n g x, sum_n g x0).
+/// mix[1] g, dmix += (sum_n g x, sum_n g x0). scale must not be 0.
 void mix_norm_backward(const Ctx& ctx, Tensor x, Tensor x0, Tensor mix, Tensor u, Tensor rstd, double scale, Tensor du,
                        Tensor dx, Tensor dx0, Tensor dmix);
 
@@ -32,12 +35,12 @@ void scaled_add_forward(const Ctx& ctx, Tensor x, Tensor a, Tensor scale, Tensor
 /// da = scale dy (set), dscale += sum_n dy a. The gradient of x is dy itself.
 void scaled_add_backward(const Ctx& ctx, Tensor a, Tensor scale, Tensor dy, Tensor da, Tensor dscale);
 
-/// y[n,i] += s * a[n,i] with one learned scalar s (rank 0).
+/// y[n,i] += s * a[n,i] with a single learned scalar s (rank 0).
 void scalar_add_forward(const Ctx& ctx, Tensor a, Tensor s, Tensor y);
 /// da = s dy (set), ds += sum dy a.
 void scalar_add_backward(const Ctx& ctx, Tensor a, Tensor s, Tensor dy, Tensor da, Tensor ds);
 
-/// y = 0.
+/// y = 0, contiguous.
 void fill_zero(const Ctx& ctx, Tensor y);
 /// y += a, any shape, contiguous.
 void accumulate(const Ctx& ctx, Tensor a, Tensor y);

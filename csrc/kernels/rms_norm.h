@@ -12,7 +12,7 @@ namespace bg {
 /// Throws InvalidArgument when shapes disagree. Source: Zhang and Sennrich 2019, arXiv:1910.07467.
 void rms_norm_forward(const Ctx& ctx, Tensor x, double scale, double eps, Tensor y, Tensor rstd);
 /// From what forward returned: dx[n,i] = r * (scale * dy - y * mean_j(y dy) / scale); set or added. dx may be dy when
-/// set. scale must not be 0.
+/// set. Throws InvalidArgument when shapes disagree or scale is 0.
 void rms_norm_backward(const Ctx& ctx, Tensor y, Tensor rstd, double scale, Tensor dy, Tensor dx, Write write);
 
 }  // namespace bg

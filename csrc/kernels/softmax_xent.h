@@ -1,4 +1,5 @@
-// From raw scores to nats and back: soft cap, softmax, cross-entropy.
+// From raw scores to nats and back: soft cap, softmax, cross-entropy. All throw InvalidArgument when shapes disagree.
+// Source of the soft cap: Gemma Team 2024, Gemma 2, arXiv:2408.00118.
 #pragma once
 
 #include "base/ctx.h"
@@ -6,7 +7,7 @@
 
 namespace bg {
 
-/// x = cap * tanh(x / cap) in place, any shape; cap = 0 leaves x alone.
+/// x = cap * tanh(x / cap) in place, any shape, contiguous; cap = 0 leaves x alone, a negative one is refused.
 void softcap(const Ctx& ctx, double cap, Tensor x);
 
 /// nll[n] = ln sum_v exp(logits[n,v]) - logits[n,targets[n]] in nats, 0 where targets[n] is -1.

@@ -2,7 +2,7 @@
 //
 // All tensors are contiguous, of one dtype (float32 or float64; on CUDA float32) and one length n. Work is cut into
 // fixed blocks, sums are float64 per block and added up in block order: the bits do not depend on the number of
-// threads.
+// threads. All throw InvalidArgument when lengths, dtypes or devices differ.
 #pragma once
 
 #include <span>
@@ -18,7 +18,8 @@ constexpr int64_t update_blocks(int64_t n) {
   return (n + kUpdateBlock - 1) / kUpdateBlock;
 }
 
-/// sum_i x[i]^2 in float64; `partial` holds update_blocks(n) numbers of scratch. Not finite when some x[i] is not.
+/// sum_i x[i]^2 in float64; `partial` is scratch for update_blocks(n) numbers (fewer: InvalidArgument). Not finite
+/// when some x[i] is not.
 double sum_of_squares(const Ctx& ctx, Tensor x, std::span<double> partial);
 
 /// One step of Adam with decoupled decay.
@@ -46,7 +47,7 @@ void decayed_step(const Ctx& ctx, double keep, double lr, Tensor o, Tensor p, do
 void average_step(const Ctx& ctx, double weight, Tensor x, Tensor average);
 
 namespace cpu {
-/// One partial sum a block; the caller adds them up.
+/// One partial sum per block; the caller adds them up.
 void sum_of_squares(const Ctx& ctx, Tensor x, std::span<double> partial);
 void adam_step(const Ctx& ctx, const AdamStep& step, Tensor p, Tensor g, Tensor m, Tensor v, Tensor average);
 void muon_momentum_step(const Ctx& ctx, double mu, double grad_scale, Tensor g, Tensor buf, Tensor u);

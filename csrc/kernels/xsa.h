@@ -1,4 +1,7 @@
 // Exclusive self-attention: what attention returns loses its part along the position's own value.
+// All throw InvalidArgument when shapes disagree.
+// Source: Zhai 2026, Exclusive Self Attention, arXiv:2603.09078; on some layers only, with grouped heads:
+// github.com/openai/parameter-golf, PR 265.
 #pragma once
 
 #include "base/ctx.h"

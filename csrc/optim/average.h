@@ -1,4 +1,4 @@
-// Which averages of the weights a run keeps: the running one (EMA) and the mean of late snapshots (SWA).
+// The averages of the weights that a run keeps: the running one (EMA) and the mean of late snapshots (SWA).
 //
 //   ema += (1 - decay) (p - ema), from the first weights on, after every step, not debiased
 //   swa  = mean of the snapshots taken so far

@@ -16,7 +16,7 @@ double gradient_norm(const Ctx& ctx, const ParamTable& params, std::span<double>
 /// Throws that NumericsError; for gradients whose norm is known not to be finite.
 [[noreturn]] void refuse_gradient(const Ctx& ctx, const ParamTable& params);
 
-/// min(1, max_norm / (norm + 1e-6)); 1 when max_norm is 0 (no clipping).
+/// min(1, max_norm / (norm + 1e-6)); 1 when max_norm is 0, which means no clipping.
 double clip_factor(double norm, double max_norm);
 
 }  // namespace bg

@@ -1,4 +1,4 @@
-// How an optimiser step runs without the host: everything it decides, it decides on the device.
+// An optimiser step without the host: every decision is taken on the device.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace bg {
 
 /// One optimiser step without the host: gradient norm, clipping, Muon, Adam, running average and the copies that
-/// products read, in few launches. The mathematics is Optimizer's; see optim/optimizer.h.
+/// products read, in a few launches. The mathematics is Optimizer's; see optim/optimizer.h.
 class FusedStep {
  public:
   virtual ~FusedStep() = default;

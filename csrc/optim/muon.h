@@ -2,7 +2,8 @@
 //
 //   g' = s g (s: clipping);  buf = mu buf + g';  u = g' + mu buf;  O = NS(u) sqrt(max(1, rows / cols))
 //   p = (1 - lr wd) p - lr O
-// Source: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon).
+// Source: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon); the factor sqrt(max(1, rows / cols)) is that of
+// its code, github.com/KellerJordan/Muon: with it the rows of O have a mean square norm near 1 in tall matrices too.
 #pragma once
 
 #include <utility>
@@ -34,6 +35,7 @@ std::vector<int> share_out(const std::vector<std::pair<int64_t, int64_t>>& shape
 /// others'; gradients must be equal on all ranks.
 class Muon {
  public:
+  /// Throws InvalidArgument when a tensor of such a group has rank below 2.
   Muon(const Config& config, const Ctx& ctx, const ParamTable& params, Comm* comm);
   /// `momentum` and `average` are arenas of the table's layout; `average` may be empty. Allocates nothing.
   void step(const MuonStep& how, const ParamTable& params, Tensor momentum, Tensor average);
@@ -60,7 +62,7 @@ class Muon {
   Comm* comm_;
   std::vector<Matrix> matrices_;  // largest first
   int64_t scratch_numel_ = 0;     // elements, per lane
-  int64_t lanes_ = 0;             // matrices in the works at a time
+  int64_t lanes_ = 0;             // matrices worked on at a time
   Buffer scratch_, updates_;      // updates: of all matrices, rank by rank
   int64_t share_numel_ = 0;       // elements of one rank's updates
 };

@@ -4,7 +4,8 @@
 //   X <- 3.4445 X + (-4.7750 A + 2.0315 A^2) X
 // All singular values of the result lie near 1. A tall G (rows > columns) is read with A = X^T X instead, which is the
 // same on the transpose. A and A^2 are symmetric: only tiles on and above the diagonal are computed.
-// Source: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon).
+// Source: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon); the factor sqrt(max(1, rows / cols)) is that of
+// its code, github.com/KellerJordan/Muon: with it the rows of O have a mean square norm near 1 in tall matrices too.
 #pragma once
 
 #include <cstdint>

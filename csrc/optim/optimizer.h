@@ -1,5 +1,5 @@
 // How one step moves all parameters: global clipping, then Muon or Adam by each tensor's group, the running average
-// in the same pass. On CUDA the same as few launches: optim/fused_step.h.
+// in the same pass. On CUDA the same in a few launches: optim/fused_step.h.
 #pragma once
 
 #include <memory>

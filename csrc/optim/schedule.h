@@ -13,10 +13,10 @@ namespace bg {
 struct Clock {
   double elapsed_s = 0;         // since the run began, pauses between processes left out
   double mean_step_s = 0;       // elapsed time per step after the first; 0 before two have ended
-  double predicted_step_s = 0;  // the next step will hardly take longer than this; 0 when unknown
+  double predicted_step_s = 0;  // the next step is unlikely to take longer than this; 0 when unknown
 };
 
-/// How far a run is, as a step number 0..N: the step itself or, under a wall-clock budget, the same share of the
+/// How far a run has come, as a step number 0..N: the step itself or, under a wall-clock budget, the same share of the
 /// iterations as of the budget, whichever is more.
 int64_t equivalent_step(const Config& config, int64_t step, const Clock& clock);
 

@@ -1,4 +1,4 @@
-// Who owns memory: Buffer, a movable block of aligned bytes on one device.
+// The owner of memory: Buffer, a movable block of aligned bytes on one device.
 #pragma once
 
 #include <utility>

@@ -101,7 +101,7 @@ Tensor stacked(std::initializer_list<Tensor> parts) {
   int64_t rows = 0;
   const char* next = static_cast<const char*>(first.data());
   for (const Tensor& t : parts) {
-    BG_CHECK(t.data() == next && t.dim(1) == first.dim(1), "these tensors do not lie behind one another");
+    BG_CHECK(t.data() == next && t.dim(1) == first.dim(1), "these tensors do not follow one another in memory");
     rows += t.dim(0);
     next += t.size_bytes();
   }

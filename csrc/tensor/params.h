@@ -54,13 +54,14 @@ struct ParamSpec {
 /// further arena of this layout (moments, averages).
 class ParamTable {
  public:
-  /// Declares a tensor. `after` places it directly behind the one declared before (no gap), so that both can be
+  /// Declares a tensor. `after` places it right after the tensor declared before (no gap), so that both can be
   /// read as one taller matrix; it then needs the same group.
   void param(Param& handle, std::string name, Shape shape, Init init, Group group, Codec codec,
              Averaging averaging = Averaging::on, bool after = false);
   /// Allocates values and gradients (ctx.full_dtype(), ctx.device), fills every handle, draws first values from `seed`.
   void allocate(const Ctx& ctx, uint64_t seed);
-  /// Makes the operands what the values say. Whoever writes values calls it; optimiser steps have done so.
+  /// Makes the operands equal to the values, rounded. To be called after writing values; optimiser steps do it
+  /// themselves.
   void refresh_operands(const Ctx& ctx);
 
   std::span<const ParamSpec> specs() const { return specs_; }  // in order of declaration

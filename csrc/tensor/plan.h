@@ -42,7 +42,7 @@ class Plan {
   void backward(Tensor& t, const char* name, Shape shape, DType dtype) { add(t, name, shape, dtype, Life::backward); }
   void scratch(Tensor& t, const char* name, Shape shape, DType dtype) { add(t, name, shape, dtype, Life::scratch); }
 
-  /// A scope's overlaid memory begins behind its parent's and is given to the next scope when it ends.
+  /// A scope's overlaid memory begins after its parent's and goes to the next scope when it ends.
   class Scope {
    public:
     Scope(Plan& plan, const std::string& name) : plan_(plan), length_(plan.path_.size()), overlay_(plan.overlay_) {
@@ -65,9 +65,9 @@ class Plan {
   /// Fills all handles again, after another plan did.
   void activate() const;
   size_t size_bytes() const { return buffer_->size_bytes(); }
-  /// Keeps the memory that the handles point into when the plan is gone.
+  /// Keeps the memory that the handles point into alive after the plan.
   std::shared_ptr<const void> memory() const { return buffer_; }
-  /// What commit() asks for.
+  /// Bytes that commit() allocates.
   size_t needed_bytes() const { return kept_ + overlay_max_ + Buffer::kAlign; }
   /// A table: lifetime, name, shape, offset, bytes.
   std::string print() const;

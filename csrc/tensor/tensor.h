@@ -1,4 +1,4 @@
-// What a tensor is: a typed, shaped, strided view of memory that somebody else owns. Pass it by value.
+// A tensor: a typed, shaped, strided view of memory that something else owns. Pass it by value.
 #pragma once
 
 #include <array>

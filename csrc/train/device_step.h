@@ -16,8 +16,8 @@
 
 namespace bg {
 
-/// The same launches come back in every step, so they are recorded the second time a shape is met, and replayed from
-/// then on. What changes between steps (ids, step sizes, the weight of the JEPA losses) is memory the launches read.
+/// Every step makes the same launches, so they are recorded the second time a shape occurs and replayed from then on.
+/// What changes between steps (ids, step sizes, the weight of the JEPA losses) is memory the launches read.
 class DeviceStep {
  public:
   /// Keeps references; `optimizer` has a fused step. comm: the ranks to work with, or null.

@@ -50,9 +50,9 @@ Trainer::Trainer(const Config& config, std::shared_ptr<Model> model, std::shared
     buckets_ = std::make_unique<Buckets>(*comm_, model_->params());
   constexpr Section kModel[] = {Section::model};
   BG_CHECK(config_.text(kModel, false) == model_->config().text(kModel, false),
-           "the model was made with other model options than the trainer's config");
+           "the model was made with model options that differ from the trainer's config");
   BG_CHECK(!loader_ || (loader_->options().rank == (comm_ ? comm_->rank() : 0) && loader_->options().world == world()),
-           "the loader is that of rank", loader_->options().rank, "of", loader_->options().world);
+           "the loader belongs to rank", loader_->options().rank, "of", loader_->options().world);
   share_state();
 }
 
@@ -132,7 +132,7 @@ void Trainer::measure_on_cpu(int64_t micro_batches, const FetchMicroBatch& fetch
     }
   } catch (const NumericsError&) {
     if (!comm_) throw;
-    // The others wait for this rank's gradients: they get one that tells them.
+    // The others wait for this rank's gradients: they get a NaN, which tells them.
     const Tensor first = model_->params().grads().slice(0, 0, 1);
     upload(model_->ctx(), std::vector<double>{std::numeric_limits<double>::quiet_NaN()}, first);
   }
@@ -158,7 +158,7 @@ void Trainer::refuse(int64_t micro_batches, const FetchMicroBatch& fetch, std::s
   const Ctx& ctx = model_->ctx();
   ParamTable& params = model_->params();
   if (!comm_) refuse_gradient(ctx, params);
-  // The sum has overwritten what each rank brought: computed again, alone.
+  // The sum has overwritten each rank's own gradients: compute them again, without the others.
   std::string reason;
   double culprit = -1;  // tensor; -2: a loss
   try {
@@ -195,7 +195,7 @@ StepStats Trainer::run(int64_t micro_batches, const FetchMicroBatch& fetch, std:
            "ranks with a budget must agree() on the clock of each step");
   // The machine may stall between done() and here; the caller was told to go on, and does.
   BG_CHECK(config_.train_budget_s <= 0 || n == 0 || granted_ == n || clock.elapsed_s < config_.train_budget_s,
-           "the run is over: its budget is", config_.train_budget_s, "s, its clock stands at", clock.elapsed_s);
+           "the run is over: its budget is", config_.train_budget_s, "s, and its clock shows", clock.elapsed_s);
   StepStats stats;
   stats.step = n;
   stats.lr_factor = lr_factor(config_, n, clock);

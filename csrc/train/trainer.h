@@ -33,7 +33,7 @@ struct StepStats {
   double elapsed_s = 0;        // on the run's clock when it ended
 };
 
-/// Where a run stands, beside its tensors.
+/// How far a run has come, apart from its tensors.
 struct Progress {
   int64_t step = 0;           // steps done: also the position in the data
   int64_t snapshots = 0;      // in the SWA mean
@@ -47,7 +47,7 @@ struct Progress {
 /// gradients are summed while backward runs, Muon's work is shared out, weights stay equal to the bit.
 ///
 /// The run's clock starts with the first step after construction, restore() or pause(), and then counts all time, that
-/// between steps too: a budget covers whatever the caller does meanwhile, unless it calls pause().
+/// between steps too: a budget covers whatever the caller does there, unless it calls pause().
 class Trainer {
  public:
   /// `now` gives seconds from any origin; by default the steady clock. `loader` may be null: step_on() only. The model
@@ -64,11 +64,12 @@ class Trainer {
   /// Model::loss().
   StepStats step_on(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t B, int64_t T,
                     int64_t micro_batches = 1, std::span<const double> directions = {});
-  /// Whether no further step may begin. After a false the next step does begin, however long its caller takes.
+  /// Whether the run is over: no further step may begin. After false the next step may begin, however long its caller
+  /// takes.
   bool done() const;
-  /// What decides that, and the schedules by the clock.
+  /// What done() and the schedules by the clock depend on.
   Clock clock() const;
-  /// The next step, and done() before it, go by `clock` in place of the own one: that of rank 0, on all ranks.
+  /// The next step, and done() before it, use `clock` instead of this rank's own: that of rank 0, on all ranks.
   void agree(const Clock& clock) { agreed_ = clock; }
   /// Stops the run's clock until the next step.
   void pause();
@@ -83,16 +84,16 @@ class Trainer {
 
   /// Every tensor that the next steps depend on, as views: "weights/NAME", "first/NAME" (Muon's buffer or Adam's first
   /// moment), "second/NAME" (Adam only), "ema/NAME" and "swa/NAME" (averaged tensors, when the config keeps them).
-  /// Whoever overwrites them calls restore() afterwards with the progress they belong to.
+  /// After overwriting them, call restore() with the progress they belong to.
   struct StateTensor {
     std::string name;
     Tensor tensor;
   };
   std::vector<StateTensor> state() const;
   void restore(const Progress& progress);
-  /// All ranks go on from rank 0's tensors of state(); their progress is for the caller to restore().
+  /// Copies rank 0's tensors of state() to all ranks; the caller restores their progress with restore().
   void share_state();
-  /// Of each tensor of state(): see kernels/fingerprint.h.
+  /// One for each tensor of state(); see kernels/fingerprint.h.
   std::vector<std::pair<std::string, uint64_t>> fingerprints() const;
   /// Throws InvalidArgument when restore() would refuse it.
   void check(const Progress& progress) const;
@@ -100,13 +101,14 @@ class Trainer {
  private:
   /// fetch(micro) gives one micro-batch; directions as for Model::loss().
   StepStats run(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions);
-  // Losses and gradient norm of the step; on a device the weights have moved then, on the CPU they have not.
+  // Losses and gradient norm of the step. On a device the weights have moved too; on the CPU run() moves them
+  // afterwards.
   void measure(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions,
                StepStats& stats);
   // The same on the CPU, up to the gradients' norm.
   void measure_on_cpu(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions,
                       StepStats& stats);
-  // Throws NumericsError: whose gradient is not finite.
+  // Throws NumericsError naming the rank and tensor whose gradient is not finite.
   [[noreturn]] void refuse(int64_t micro_batches, const FetchMicroBatch& fetch, std::span<const double> directions,
                            double lambda);
   // `own` numbers of every rank, in host memory, rank by rank.

@@ -59,7 +59,7 @@ __all__: list[str] = [
 
 class FormatError(ValueError):
     """
-    Bytes from outside (a shard, artifact or checkpoint) are not what their format says. The message names the path and the offset or tensor.
+    Bytes from outside (a shard, artifact or checkpoint) do not match their format. The message names the path and the offset or tensor.
     """
 
 class NumericsError(ArithmeticError):
@@ -550,7 +550,7 @@ class Array:
         copy: bool | None = None,
     ) -> typing_extensions.CapsuleType:
         """
-        A DLPack capsule, see the array API standard. On a GPU `stream` (None: the default one) waits for the model's work. BufferError when it cannot be had as asked.
+        A DLPack capsule, see the array API standard. On a GPU `stream` (None: the default one) waits for the model's work. BufferError when the request cannot be met.
         """
     def __dlpack_device__(self) -> tuple[int, int]: ...
     def __repr__(self) -> str: ...
@@ -590,7 +590,7 @@ class Array:
     @property
     def read_only(self) -> bool:
         """
-        Whether takers may only read.
+        Whether consumers may only read.
         """
     @property
     def shape(self) -> tuple[typing.Any, ...]:
@@ -661,7 +661,7 @@ class Model:
     def parameters(self) -> dict[str, typing.Any]: ...
     def print_plan(self) -> str:
         """
-        Where the activations of the last call lie: a table of lifetime, name, shape, offset and bytes.
+        Where the activations of the last call are: a table of lifetime, name, shape, offset and bytes.
         """
     def refresh(self, stream: int | None = None) -> None: ...
     def specs(self) -> list[typing.Any]:
@@ -682,12 +682,12 @@ class Model:
     @property
     def device(self) -> str:
         """
-        Where parameters lie: cpu or cuda.
+        Device of the parameters: cpu or cuda.
         """
     @property
     def dtype(self) -> str:
         """
-        Numbers that are computed in: float32, float64 or bfloat16.
+        Dtype of the computation: float32, float64 or bfloat16.
         """
     @property
     def num_parameters(self) -> int:
@@ -824,15 +824,15 @@ class Listener:
 
 class Trainer:
     """
-    The training loop of the core; bytegolf.Trainer is its face.
+    The training loop of the core; use bytegolf.Trainer.
     """
     def __init__(self, config: Config, model: Model, data: ShardSet | None, comm: Comm | None = None) -> None:
         """
-        data: a ShardSet, or None for step_on alone. Takes the model's parameters over, without a copy.
+        data: a ShardSet, or None for step_on alone. Works on the model's own parameters, without a copy.
         """
     def agree(self, elapsed_s: float, mean_step_s: float, predicted_step_s: float) -> None:
         """
-        The next step, and `done` before it, go by this clock: that of rank 0, on all ranks.
+        The next step, and `done` before it, use this clock: that of rank 0, on all ranks.
         """
     def fingerprints(self) -> dict[str, typing.Any]:
         """
@@ -860,11 +860,11 @@ class Trainer:
         self, *, step: int, snapshots: int, bytes: int, elapsed_s: float, first_step_s: float, longest_step_s: float
     ) -> None:
         """
-        Goes on from this progress with the tensors as they are.
+        Continues from this progress with the tensors as they are.
         """
     def share_state(self) -> None:
         """
-        All ranks go on from rank 0's weights, moments and averages.
+        Copies rank 0's weights, moments and averages to all ranks.
         """
     def state(self, prefix: str = "") -> dict[str, typing.Any]:
         """
@@ -1089,7 +1089,7 @@ def schedule(
     config: Config, step: int, elapsed_s: float = 0.0, mean_step_s: float = 0.0, predicted_step_s: float = 0.0
 ) -> dict[str, typing.Any]:
     """
-    What the schedules say of step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, takes_snapshot, is_over.
+    Values of the schedules at step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, takes_snapshot, is_over.
     """
 
 def shuffled(i: int, n: int, seed: int, epoch: int) -> int:

@@ -52,7 +52,7 @@ def chosen_weights(
         return model, model.parameters()
     params = getattr(trainer, weights, None) if weights in ("ema", "swa") else None
     if params is None:
-        raise ValueError(f'weights = "{weights}" are not to be had here: pass a Trainer that keeps them, or a dict')
+        raise ValueError(f'no "{weights}" weights available: pass a Trainer that keeps them, or a dict')
     return model, params
 
 

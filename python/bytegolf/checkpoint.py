@@ -1,13 +1,13 @@
-"""How the state of a run reaches the disk and comes back: all of it or nothing, whatever happens meanwhile.
+"""How the state of a run reaches the disk and comes back: all of it or nothing, whatever happens in between.
 
 A checkpoint path is a folder:
 
     PATH/checkpoint-000007/state.safetensors   the tensors (https://github.com/huggingface/safetensors)
-    PATH/checkpoint-000007/manifest.json       facts (step, clock, config, ...), sizes and SHA-256 of what lies beside it
+    PATH/checkpoint-000007/manifest.json       facts (step, clock, config, ...), sizes and SHA-256 of the files beside it
     PATH/latest                                the name of the newest folder
 
 Each is written under a temporary name, flushed to the disk and renamed; older folders go last. So a process killed at
-any moment leaves a complete checkpoint behind, as does a full disk.
+any moment leaves a complete checkpoint, and so does a full disk.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def quantise(
 def dequantise(stored: Mapping[str, Array], *, threads: int = 0) -> dict[str, Array]:
     """Turns what `quantise` returned (or an artifact held) back into float32 arrays under their own names, in order.
 
-    Raises ValueError for integers without their scales, scales of the wrong length, or a dtype that is none of int8, float16, float32.
+    Raises ValueError for integers without their scales, scales of the wrong length, or a dtype other than int8, float16 and float32.
     """
     params: dict[str, Array] = {}
     for key, array in stored.items():

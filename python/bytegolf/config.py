@@ -66,10 +66,10 @@ class Config(_bytegolf.Config):
 
     @staticmethod
     def from_published(published: Mapping[str, Any]) -> Config:
-        """A published program's configuration: its `family` tells the preset, the other keys are options.
+        """A published program's configuration: its `family` names the preset, the other keys are options.
 
         `vocab_size` must be the family's, `mlp_hidden` becomes mlp_mult, `bigram_hash_*` the bigram options. ValueError
-        for a key that is no option.
+        for a key that is not an option.
         """
         values = {_PUBLISHED_NAMES.get(name, name): value for name, value in published.items()}
         # The presets named like a family are those without JEPA and latent head; the keys switch them on.
@@ -122,7 +122,7 @@ def _read(path: str | os.PathLike[str]) -> str:
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is no UTF-8 text") from None
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8 text") from None
 
 
 def _text(value: Any) -> str:

@@ -15,7 +15,7 @@ _WHEEL_FOLDERS = ("cu13/lib", "cublas/lib", "nccl/lib")
 
 
 def resolve(device: str = "auto", dtype: str = "auto") -> tuple[str, str]:
-    """The device and dtype that these words stand for.
+    """The device and dtype that these words mean.
 
     device auto: cuda when a GPU can be used, else cpu; cuda:1 is the second visible GPU. dtype auto: bfloat16 on cuda, float32 on
     cpu. ValueError for unknown words, a dtype that the device does not know, and cuda where it cannot be used (with the reason).
@@ -54,7 +54,7 @@ def of_rank(device: str, local_rank: int) -> str:
 
 @functools.cache
 def why_no_gpu() -> str:
-    """Why no GPU can be used, or "". Looks once a process."""
+    """Why no GPU can be used, or "". Looked up once per process."""
     find_libraries()
     unusable = str(_bytegolf.gpu_info()["unusable"])
     if unusable:

@@ -8,9 +8,9 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """A signal ended the work in good order; shown as one line, with the exit status that tells the signal."""
+    """A signal ended the work in good order; shown as one line, with the exit status for the signal."""
 
     def __init__(self, status: int, message: str) -> None:
-        """130 for SIGINT, 143 for SIGTERM; the message says how to go on."""
+        """130 for SIGINT, 143 for SIGTERM; the message says how to resume."""
         super().__init__(message)
         self.status = status

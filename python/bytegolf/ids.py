@@ -29,7 +29,7 @@ AnyArray = npt.ArrayLike | SupportsDLPack
 def as_ids(values: AnyArray, dimensions: int, what: str = "ids") -> Ids:
     """`values` as an int32 array of so many dimensions; ValueError for other kinds of numbers, ranks or ranges.
 
-    int32 in C order is taken as it lies in host memory; what lies on a GPU comes over in one copy.
+    int32 in C order in host memory is used without a copy; an array on a GPU is copied once.
     """
     array = _bytegolf.host_array(values, what)
     if array.dtype.kind not in "iu":
@@ -37,7 +37,7 @@ def as_ids(values: AnyArray, dimensions: int, what: str = "ids") -> Ids:
     if array.ndim != dimensions:
         raise ValueError(f"{what} must have {dimensions} dimension{'s' * (dimensions > 1)}, got shape {array.shape}")
     if array.size and (array.min() < -1 or array.max() > 65535):
-        raise ValueError(f"{what} must lie in the vocabulary, got values from {array.min()} to {array.max()}")
+        raise ValueError(f"{what} must be in the vocabulary, got values from {array.min()} to {array.max()}")
     return np.ascontiguousarray(array, dtype=np.int32)
 
 

@@ -1,4 +1,4 @@
-"""What is in an artifact and where its bytes go: the report behind `bytegolf inspect`."""
+"""What is in an artifact and where its bytes go: the report of `bytegolf inspect`."""
 
 from __future__ import annotations
 

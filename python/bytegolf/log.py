@@ -1,9 +1,9 @@
-"""log.jsonl of a run: one JSON object a line, appended and flushed, never rewritten.
+"""log.jsonl of a run: one JSON object per line, appended and flushed, never rewritten.
 
 Every line has `kind` and `time` (seconds since 1970, UTC). Kinds:
 
 start       version, commit, machine, hardware, device, dtype, world_size (ranks), seed, config, code_sha256 (of train_gpt.py), parameters,
-            step (0, or where a resumed run goes on), locked (whether the writer holds a lock on this file while it lives, see
+            step (0, or where a resumed run starts), locked (whether the writer holds a lock on this file while it lives, see
             `writer_lives`)
 step        step, losses in nats, bpb (of the batch), grad_norm, lr_factor, bytes (read so far), bytes_per_s, elapsed_s, left_s
 val         step, weights, window, stride, bpb, nats, bytes, targets, seconds; `from` is "memory" or "artifact"
@@ -44,7 +44,7 @@ class RunLog:
     """Appends lines to log.jsonl."""
 
     def __init__(self, path: Path) -> None:
-        """Opens for appending; a last line that a crash cut short is closed first, so that the next one stands alone."""
+        """Opens for appending; a last line that a crash cut short is closed first, so that the next one is a line of its own."""
         cut = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a", encoding="utf-8")
         self._locked = _lock(self._file)
@@ -105,7 +105,7 @@ def _lock(file: IO[str]) -> bool:
 
 
 def writer_lives(path: Path | str) -> bool | None:
-    """Whether a process holds the lock of a log: only asks, takes nothing. None where the system cannot tell.
+    """Whether a process holds the lock of a log: only asks, takes nothing. None where the system cannot say.
 
     False means something only for logs whose `start` line has locked = true.
     """
@@ -148,7 +148,7 @@ def counted(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def parse(text: str | bytes) -> dict[str, Any] | None:
-    """One line of a log; None when it is none."""
+    """One line of a log; None when it is not one."""
     try:
         line = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError):

@@ -72,7 +72,7 @@ class Model(_bytegolf.Model):
         return super().operand_views()
 
     def refresh(self, stream: int | None = None) -> None:
-        """Makes the model use what was written into `views`: in bfloat16 models the operands are rounded anew.
+        """Makes the model use what was written into `views`: in bfloat16 models the operands are rounded again.
 
         stream: the CUDA stream that wrote, as an integer (torch.cuda.current_stream().cuda_stream); the model waits for it.
         None waits for the whole GPU. On the CPU there is nothing to wait for.
@@ -80,7 +80,7 @@ class Model(_bytegolf.Model):
         super().refresh(stream)
 
     def synchronise(self) -> None:
-        """Waits until all that was asked of the model is done. Only who shares its memory on a GPU needs it."""
+        """Waits until the model's work is done. Needed only when another library shares its memory on a GPU."""
         super().synchronise()
 
     def gradients(self) -> dict[str, Array]:
@@ -94,7 +94,7 @@ class Model(_bytegolf.Model):
     def logits_view(self, ids: AnyArray) -> _bytegolf.Array:
         """As `logits`, where the model computed them, without a copy: the next call of the model overwrites them.
 
-        While the view is held, so is the memory of activations that it lies in.
+        While the view exists, the memory of activations that it is part of is kept.
         """
         return super().logits_view(as_ids(ids, 2))
 
@@ -193,10 +193,10 @@ class Model(_bytegolf.Model):
         temperature 0 takes the likeliest byte. top_p in (0, 1] draws from the smallest set of likeliest bytes that holds
         this probability, after the temperature. A row ends once it ends with one of `stop`, which it keeps. Draws depend
         on (seed, row, bytes of the row so far) alone: a row's bytes do not depend on the other prompts, and row 0 draws as
-        a single prompt does. When seq_len is full the oldest quarter is forgotten.
+        a single prompt does. When seq_len is full, the oldest quarter is dropped.
 
         `emit` receives each byte as it comes, after its row where there are several prompts; returning False ends the
-        row. cache=False computes the whole window anew for each byte, as patch models always do: on the CPU the bytes are
+        row. cache=False recomputes the whole window for each byte, as patch models always do: on the CPU the bytes are
         the same. ValueError for options outside their range, an empty stop, or an empty prompt where the family has no bos.
         """
         if single := isinstance(prompt, bytes | bytearray | memoryview):

@@ -28,7 +28,7 @@ class Score:
     nats: float
     """sum over all targets"""
     bytes: int
-    """targets that stand for a byte"""
+    """targets that are bytes"""
     targets: int
     """ids that were scored, special ones too"""
     nll: npt.NDArray[np.float64]

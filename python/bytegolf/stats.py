@@ -18,7 +18,7 @@ NATS_PER_BIT = math.log(2)
 
 @dataclass(frozen=True)
 class Summary:
-    """n values in short. sd divides by n - 1; low and high bound the mean (Student's t). None where n = 1 tells nothing."""
+    """Summary of n values. sd divides by n - 1; low and high bound the mean (Student's t). None where n = 1 gives none."""
 
     n: int
     mean: float

@@ -49,7 +49,7 @@ class StepResult:
     ids: int
     """targets that were scored"""
     bytes: int
-    """those of them that stand for a byte"""
+    """those of them that are bytes"""
     seconds: float
     """of this step"""
     elapsed_s: float
@@ -81,12 +81,12 @@ class Trainer:
     seed: key of the initial weights of a new model, of the order of data and of the SIGReg directions; the config's own
     option `seed` when None.
 
-    device and dtype: as for Model, which they are handed to; those of `model` when one is given, whose parameters are moved
+    device and dtype: as for Model, which receives them; those of `model` when one is given, whose parameters are moved
     in place. Checkpoints hold float32 (float64 for a float64 model) whatever computed them: a run may stop on one device and
-    go on on the other.
+    resume on the other.
 
     group: the ranks that train together, each with a Trainer of its own that makes the same calls. The global batch
-    (train_batch_ids) is theirs together, and all begin with rank 0's weights; checkpoints are rank 0's, and know of no ranks.
+    (train_batch_ids) is theirs together, and all begin with rank 0's weights; checkpoints are rank 0's, and do not depend on the ranks.
 
     Raises ValueError for options that contradict each other or do not fit the model, FormatError for damaged shards.
     """
@@ -126,7 +126,7 @@ class Trainer:
         group.watch_marks(lambda: self._core.marks)
 
     def step(self) -> StepResult:
-        """The next step on the run's data. The GIL is released meanwhile.
+        """The next step on the run's data. The GIL is released during it.
 
         Raises NumericsError naming step and tensor for NaN or infinity in loss or gradient, nothing has changed then;
         ValueError when the run is over.
@@ -148,7 +148,7 @@ class Trainer:
 
     def proceed(self, stop: bool = False) -> bool:
         """Whether another step may begin: the same answer on all ranks, by rank 0's clock. False, too, at most a second after
-        any rank has said `stop`; then `stopped` is true. All ranks call it alike. A step that was not asked for here asks by itself.
+        any rank has said `stop`; then `stopped` is true. All ranks make the same calls. A step that was not announced here announces itself.
         """
         if self.group is None or self._agreed:
             done = self.done

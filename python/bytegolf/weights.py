@@ -1,7 +1,7 @@
 """Weights to and from safetensors (https://github.com/huggingface/safetensors), under the published names.
 
 A file written here carries the model section of the options as text in its metadata, under "bytegolf". The published
-programs' state dicts carry none: whoever reads one names the config, which is then held against names and shapes.
+programs' state dicts carry none: to read one, name the config, which is then checked against names and shapes.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def load_safetensors(
 
 @dataclass(frozen=True)
 class _File:
-    """What a file says of itself: published name -> key and shape, and our options where it has them."""
+    """What a file says about itself: published name -> key and shape, and our options where it has them."""
 
     path: Path
     keys: dict[str, str]

@@ -1,4 +1,4 @@
-"""What names and shapes of a state dict say of the options they belong to."""
+"""What the names and shapes of a state dict imply about its options."""
 
 from __future__ import annotations
 

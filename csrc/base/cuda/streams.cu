@@ -10,12 +10,12 @@ cudaStream_t stream_named(StreamHandle stream) {
   return stream == 0 ? cudaStreamLegacy : reinterpret_cast<cudaStream_t>(stream);
 }
 
-// Makes `behind` wait for what is on `before` now.
-void order(cudaStream_t before, cudaStream_t behind) {
+// Makes `after` wait for what is on `before` now.
+void order(cudaStream_t before, cudaStream_t after) {
   cudaEvent_t event = nullptr;
   BG_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
   cudaError_t error = cudaEventRecord(event, before);
-  if (error == cudaSuccess) error = cudaStreamWaitEvent(behind, event, 0);
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(after, event, 0);
   cudaEventDestroy(event);  // goes when it has been waited for
   BG_CUDA(error);
 }
@@ -62,9 +62,9 @@ void wait_for_all(const Ctx& ctx) {
 
 void read_device(int index, StreamHandle stream, void* to, const void* from, size_t size_bytes) {
   const Visit visit(index);
-  const cudaStream_t behind = stream_named(stream);
-  BG_CUDA(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyDeviceToHost, behind));
-  BG_CUDA(cudaStreamSynchronize(behind));
+  const cudaStream_t after = stream_named(stream);
+  BG_CUDA(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyDeviceToHost, after));
+  BG_CUDA(cudaStreamSynchronize(after));
 }
 
 }  // namespace bg::cuda

@@ -29,7 +29,7 @@ struct Cublas {
 #undef BG_CUBLAS_ENTRY
 };
 
-/// Looked up once a process. Throws SystemError naming every place that was tried.
+/// Looked up once per process. Throws SystemError naming every place that was tried.
 const Cublas& cublas();
 
 [[noreturn]] void cublas_failed(const char* file, int line, const char* expression, cublasStatus_t status);

@@ -1,4 +1,4 @@
-// One optimiser step as few launches, nothing of it decided on the host.
+// One optimiser step as a few launches, with no decision on the host.
 //
 //   1. squares of the gradients by blocks                          (kernels/cuda/update.cu)
 //   2. norm, clip factor, whether everything is finite             -> Verdict
@@ -43,7 +43,7 @@ struct Numbers {
   AdamNumbers adam[kNumGroups];  // of the others
 };
 
-// What the gradients say.
+// What follows from the gradients.
 struct Verdict {
   double norm;
   float scale;
@@ -227,7 +227,7 @@ class Step final : public FusedStep {
                ctx.dtype == DType::bf16 ? params.operands().ptr<bf16>() : nullptr};
     BG_CHECK(second_offset % 4 == 0, "the arenas' groups start at odd places:", second_offset);
     for (const Tensor& t : {params.values(), grads_, first, second, ema, params.operands()})
-      BG_CHECK(reinterpret_cast<uint64_t>(t.data()) % 16 == 0, "an arena's address is no multiple of 16");
+      BG_CHECK(reinterpret_cast<uint64_t>(t.data()) % 16 == 0, "an arena's address is not a multiple of 16");
     std::vector<std::pair<int64_t, int64_t>> moved;
     lay_out_matrices(params, moved);
     lay_out_adam(params, moved);

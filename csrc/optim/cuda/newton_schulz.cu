@@ -1,6 +1,6 @@
-// Newton-Schulz on the GPU: three batched products an iteration,
+// Newton-Schulz on the GPU: three batched products per iteration,
 //   A = X X^T (or X^T X),  S = kC A A + kB A,  X <- S X + kA X (or X S + kA X),
-// each adding what stands beside its product while it writes.
+// each adding its second term while it writes the product.
 #include "optim/cuda/newton_schulz.cuh"
 
 #include <algorithm>

@@ -31,7 +31,7 @@ struct Nccl {
   NcclResult (*Broadcast)(const void*, void*, size_t, NcclType, int root, NcclComm, cudaStream_t) = nullptr;
 };
 
-/// Looked up once a process. Throws SystemError naming every place that was tried.
+/// Looked up once per process. Throws SystemError naming every place that was tried.
 const Nccl& nccl();
 
 [[noreturn]] void nccl_failed(const char* file, int line, const char* expression, NcclResult result, NcclComm comm);

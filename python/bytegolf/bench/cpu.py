@@ -1,6 +1,6 @@
 """How fast this machine runs the parts of a step, and how far that is from what it could do: `bytegolf bench`.
 
-Every op is checked against its definition before it is timed. Beside each figure stand two floors measured in the same
+Every op is checked against its definition before it is timed. Beside each figure are two floors measured in the same
 run: its arithmetic at the machine's rate of matrix products, and its bytes at the machine's rate of copying.
 """
 
@@ -44,7 +44,7 @@ def run_bench(
 ) -> dict[str, Any]:
     """Measures `ops` (all when None), prints a table or JSON, and returns the same values.
 
-    device: "cpu" as below, in float32; any other as in `bench_device`, in `dtype`. budget_s: seconds of timed calls an op. threads: 0 means one per core. library: who multiplies
+    device: "cpu" as below, in float32; any other as in `bench_device`, in `dtype`. budget_s: seconds of timed calls per op. threads: 0 means one per core. library: what multiplies
     matrices ("builtin", "onednn", "openblas"). Returns `machine` (facts, gemm_gflops, copy_gbs) and `rows`, each with
     op, shape, median_ms, best_ms, spread_percent (quartiles over median), arithmetic_floor_ms, bytes_floor_ms, gflops,
     gemm_share (by the wall clock), gemm_share_cpu (by CPU time, which other programs cannot stretch), error, tolerance, ok. Raises ValueError for an unknown device, op or library.

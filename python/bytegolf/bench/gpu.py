@@ -1,7 +1,7 @@
 """How fast one GPU runs the parts of a training step and whole steps: `bytegolf bench --device cuda`.
 
 Single operations are checked against the CPU in float64 at a small size before they are timed at training's size, by the
-GPU's own clock. Beside each figure stands its share of the larger of two floors measured in the same run: its arithmetic
+GPU's own clock. Beside each figure is its share of the larger of two floors measured in the same run: its arithmetic
 at the rate of a large matrix product, its bytes at the rate of copying.
 """
 

@@ -37,7 +37,7 @@ def ranks_to_try(device: str) -> list[int]:
 
 
 def scaling(device: str, dtype: str, rows: int, length: int) -> list[Row]:
-    """One row for each number of ranks, `rows` * `length` ids a rank and step; share_of_linear beside it in `what`."""
+    """One row for each number of ranks, `rows` * `length` ids per rank and step; share_of_linear beside it in `what`."""
     counts = ranks_to_try(device)
     per_rank = rows * length
     found: list[Row] = []

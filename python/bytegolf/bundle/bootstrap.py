@@ -7,7 +7,7 @@
 
 From the environment: DATA_PATH (folder of *_train_*.bin and *_val_*.bin shards), SEED, RUN_ID (names the run's folder below runs/),
 ITERATIONS, MAX_WALLCLOCK_SECONDS, VAL_LOSS_EVERY; BYTEGOLF_CACHE (where the build is kept); RANK, WORLD_SIZE and the like are
-read by the package. Unpacking and building happen before training starts its clock, once a host.
+read by the package. Unpacking and building happen before training starts its clock, once per host.
 
 Needed: Python 3.11, the packages in requirements.txt, a C++20 compiler, CMake, Ninja, headers of zstd and Highway; for GPUs the CUDA
 toolkit 12.8 or later.
@@ -77,7 +77,7 @@ def unpack(files: dict[str, bytes], folder: Path) -> None:
 
 
 def differing(files: dict[str, bytes], folder: Path) -> str:
-    """The first path whose file below `folder` is missing or other than it should be; "" when all agree."""
+    """The first path whose file below `folder` is missing or differs from what it should be; "" when all agree."""
     for path, data in files.items():
         if not (folder / path).is_file() or (folder / path).read_bytes() != data:
             return path
@@ -194,12 +194,12 @@ def run(folder: Path, words: list[str]) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], *filter(None, [os.environ.get("PYTHONPATH")])])
     package = import_module("bytegolf")
     if not Path(str(package.__file__)).resolve().is_relative_to(folder.resolve()):
-        sys.exit(f"train_gpt.py: another bytegolf stands in the way: {package.__file__}")
+        sys.exit(f"train_gpt.py: another bytegolf is in the way: {package.__file__}")
     import_module("bytegolf.cli").main(words)
 
 
 def training(folder: Path, changes: list[str]) -> list[str]:
-    """The words of `bytegolf train` for the challenge's environment variables; `changes` come last and win."""
+    """The arguments of `bytegolf train` for the challenge's environment variables; `changes` come last and win."""
     environment = os.environ
     data = environment.get("DATA_PATH", DATA_PATH)
     options = {"train_data": data, "val_data": data}

@@ -14,7 +14,7 @@ RECORD_NATS = 0.005  # by which a record must beat the standing one, per scored 
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes that count: of the self-extracting train_gpt.py as it lies on the disk, and of the artifact."""
+    """Bytes that count: of the self-extracting train_gpt.py as it is on the disk, and of the artifact."""
 
     code_bytes: int
     artifact_bytes: int

@@ -115,7 +115,7 @@ def _archive(files: tuple[tuple[str, bytes], ...]) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=2)
 def read(text: bytes, where: str) -> Script:
-    """Takes a train_gpt.py apart without running it. ValueError naming `where` for anything that is none, or is damaged."""
+    """Takes a train_gpt.py apart without running it. ValueError naming `where` for anything else, or a damaged one."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError) as error:

@@ -75,7 +75,7 @@ def cuda() -> dict[str, Any]:
 
 
 def gemm_libraries() -> list[dict[str, Any]]:
-    """Each library that can multiply matrices: whether it is live, its measured speed, and what is known of it."""
+    """Each library that can multiply matrices: whether it is usable, its measured speed, and what is known about it."""
     device.find_libraries()
     found = []
     for row in _bytegolf.gemm_libraries():

@@ -1,7 +1,7 @@
 """Does bytegolf compute what the published programs compute? Recomputes everything a fixture file holds.
 
 A fixture is an .npz of reference values: whole models with gradients, a short training run, quantised tensors, sliding
-scores, or the Newton-Schulz iteration. Its arrays tell which. Every quantity becomes one `Check`: its worst error
+scores, or the Newton-Schulz iteration. Its arrays show which. Every quantity becomes one `Check`: its worst error
 against its tolerance.
 """
 

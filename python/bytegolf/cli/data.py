@@ -49,7 +49,7 @@ class HeldOut:
     split
         Where documents go that are not held out.
     val_sources
-        Files and folders whose documents are the validation.
+        Files and folders whose documents are held out for validation.
     val_first
         Hold out the first n documents.
     val_every

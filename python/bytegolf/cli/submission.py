@@ -47,7 +47,7 @@ def submit(
     blurb
         One sentence; by default the model in figures.
     idea
-        Markdown file whose text stands under "Idea" in README.md.
+        Markdown file whose text goes under "Idea" in README.md.
     seeds
         Those that must be there, e.g. 1,2,3.
     artifact_seed

@@ -27,7 +27,7 @@ def sweep(
 ) -> int:
     """Train every run of a sweep file: groups x grid x seeds, each in a folder of its own.
 
-    The same command goes on where an earlier one stopped: finished runs are left alone, interrupted ones resume from their
+    The same command continues where an earlier one stopped: finished runs are left alone, interrupted ones resume from their
     checkpoint. Ctrl-C writes checkpoints. Status 1 when a run failed for good.
 
     Parameters
@@ -39,13 +39,13 @@ def sweep(
     out
         Folder that gets the runs and results.csv; by default runs/NAME.
     on
-        Where to run, in place of the file's word.
+        Where to run, instead of what the file says.
     jobs
         Runs at once, in place of the file's number.
     groups
         Make the runs of these groups only, a,b,c.
     dry_run
-        Show the runs and where they stand; start none.
+        Show the runs and their state; start none.
     """
     from bytegolf.options import split
     from bytegolf.sweep.command import SweepOptions, sweep_command
@@ -82,7 +82,7 @@ def report(
     baseline
         A group's name, or a number in the unit.
     threshold
-        Nats per byte by which a mean must lie below the baseline in the second test.
+        Nats per byte by which a mean must be below the baseline in the second test.
     unit
         Of --values, of a baseline number, and of the plot; tables show both.
     confidence

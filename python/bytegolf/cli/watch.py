@@ -21,7 +21,7 @@ def watch(
         bool, Parameter(name="--json", negative="", help="Print the state once, as one JSON value.")
     ] = False,
 ) -> int:
-    """Show runs live while they go on, from their logs; `q` or Ctrl-C leaves and does not touch them.
+    """Show runs live, from their logs; `q` or Ctrl-C leaves and does not touch them.
 
     Ends by itself when the runs have ended. Status 1 when one ended other than well, or its process is gone.
 
@@ -85,7 +85,7 @@ def track(
     again: Annotated[bool, Parameter(negative="")] = False,
     follow: Annotated[bool, Parameter(negative="", show=False)] = False,
 ) -> None:
-    """Send the log of a run to a tracker: what it has not got yet, each step once. Option `track` does it while a run goes on.
+    """Send the log of a run to a tracker: what it has not got yet, each step once. Option `track` does it during the run.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ class Line:
 
 
 def draw_intervals(rows: Sequence[Row], lines: Sequence[Line], unit: str, caption: str, picture: Path) -> None:
-    """Writes a picture whose suffix tells its format (.png, .svg, .pdf). UserError when matplotlib is missing."""
+    """Writes a picture in the format of its suffix (.png, .svg, .pdf). UserError when matplotlib is missing."""
     with style("to draw a plot", **{"axes.spines.left": False}):
         _draw(rows, lines, unit, caption, picture)
 

@@ -85,7 +85,7 @@ def load(paths: Sequence[Path], against: Against) -> list[Drawn]:
 
 
 def _groups(found: Sequence[tuple[LoggedRun, list[dict[str, Any]]]]) -> list[str]:
-    """The group of each run: the sweep's word, with the sweep's name before it where there are several; else by equal options."""
+    """The group of each run: the sweep's own, with the sweep's name before it where there are several; else by equal options."""
     sweeps = {place.log.resolve().parent.parent for place, _ in found if place.group is not None}
     names = [place.group if len(sweeps) < 2 else f"{_sweep_name(place)}/{place.group}" for place, _ in found]
     alone = [i for i, (place, _) in enumerate(found) if place.group is None]

@@ -71,7 +71,7 @@ def report_command(asked: Asked, as_json: bool) -> None:
     if not 0 < confidence < 1:
         raise UserError(f"--confidence {confidence} is not between 0 and 1")
     if not (math.isfinite(threshold) and threshold >= 0):
-        raise UserError(f"--threshold {threshold} is no number of nats from 0 on")
+        raise UserError(f"--threshold {threshold} must be a number of nats, at least 0")
     per_bit = NATS_PER_BIT if asked.unit == "nats" else 1.0
     groups = [*collect(what, score), *_given(asked.values, per_bit)]
     if not groups:
@@ -136,7 +136,7 @@ def _number(cell: Any, path: Path, score: WhichScore) -> float | None:
     try:
         return None if cell is None else float(cell)
     except (TypeError, ValueError):
-        raise UserError(f"{path}: bpb_{score} = {cell} is no number") from None
+        raise UserError(f"{path}: bpb_{score} = {cell} is not a number") from None
 
 
 def _read_run(path: Path, score: WhichScore) -> tuple[float | None, dict[str, Any]]:
@@ -165,7 +165,7 @@ def _given(values: Sequence[str], per_bit: float) -> Iterable[RunGroup]:
         name, equals, cells = words.rpartition("=")
         name = name if equals else "values" if number == 1 else f"values {number}"
         found = [
-            _float(cell, f"--values {words}: {cell.strip() or 'an empty word'}") / per_bit for cell in cells.split(",")
+            _float(cell, f"--values {words}: {cell.strip() or 'an empty value'}") / per_bit for cell in cells.split(",")
         ]
         yield RunGroup(name, found, [None] * len(found))
 
@@ -176,7 +176,7 @@ def _float(word: str, what: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{what} is no number")
+        raise UserError(f"{what} is not a number")
     return value
 
 

@@ -5,7 +5,7 @@ Three kinds of document:
 - ``topics``: the language reference as `pydoc` prints it (``pydoc_data.topics``), one document per topic;
 - ``docstrings``: one document per module of the standard library, all its docstrings in order of the source, and one per
   built-in module;
-- ``sources``: the same modules' source without those docstrings, so that nothing stands twice.
+- ``sources``: the same modules' source without those docstrings, so that nothing occurs twice.
 
 The text depends on the Python that runs, not on anything installed beside it.
 
@@ -13,7 +13,7 @@ Held out for validation, whole documents of prose, chosen by position alone: eve
 docstrings, in order of their names. Topics that mostly repeat a longer one (``for`` inside ``compound``) are left out
 before choosing. Afterwards every paragraph of training prose, and every training source, that shares a run of 12 words
 with the held-out text is dropped, and paragraphs of 12 words or more that repeat earlier training prose are dropped too.
-Runs of fewer than 12 words may stand on both sides.
+Runs of fewer than 12 words may occur on both sides.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def embedded_corpus(sources: bool = True) -> tuple[list[bytes], list[bytes]]:
 
 
 def corpus_kinds(documents: list[CorpusDocument]) -> dict[str, tuple[int, int]]:
-    """(documents, bytes) by kind, in the order they stand in training."""
+    """(documents, bytes) by kind, in the order of training."""
     return {k: (sum(d.kind == k for d in documents), sum(len(d.text) for d in documents if d.kind == k)) for k in KINDS}
 
 
@@ -107,7 +107,7 @@ def _topics() -> list[CorpusDocument]:
 
 
 def _distinct(documents: list[CorpusDocument]) -> list[CorpusDocument]:
-    """Without those most of whose words stand in paragraphs of longer documents; order kept."""
+    """Without those most of whose words occur in paragraphs of longer documents; order kept."""
     seen: set[Words] = set()
     kept = set()
     for d in sorted(documents, key=lambda d: (-len(d.text), d.name)):

@@ -1,6 +1,6 @@
 """Which published files to download, and whether they arrived whole: what `bytegolf data fetch` does.
 
-The challenge's data lies in the Hugging Face dataset repository ``willdepueoai/parameter-golf`` below ``datasets/``:
+The challenge's data is in the Hugging Face dataset repository ``willdepueoai/parameter-golf`` below ``datasets/``:
 
     datasets/datasets/fineweb10B_sp1024/fineweb_val_000000.bin     shards of ids, validation
     datasets/datasets/fineweb10B_sp1024/fineweb_train_000000.bin   ... and training, up to 100,000,000 ids each

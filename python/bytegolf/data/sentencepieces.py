@@ -44,7 +44,7 @@ class PieceTable:
         except (OSError, RuntimeError) as error:
             raise ValueError(f"{os.fspath(model)}: not a SentencePiece model: {error}") from None
         if sp.bos_id() < 0:
-            raise ValueError(f"{os.fspath(model)}: this model has no bos, so documents cannot be told apart")
+            raise ValueError(f"{os.fspath(model)}: this model has no bos, so documents cannot be separated")
         self.bos: int = sp.bos_id()
         self.unknown: int = sp.unk_id()
         self.pieces: list[bytes] = []
@@ -60,7 +60,7 @@ class PieceTable:
         self.dummy_prefix = bool(first) and first[0].startswith(SPACE)
 
     def text(self, ids: NDArray[Any]) -> bytes:
-        """The bytes of ids (1-d, all inside the vocabulary), spaces as they stand."""
+        """The bytes of ids (1-d, all inside the vocabulary), spaces as they are."""
         pieces = self.pieces
         return b"".join([pieces[i] for i in ids.tolist()])
 

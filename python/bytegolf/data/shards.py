@@ -42,7 +42,7 @@ class Counts:
 
 class ShardWriter:
     """Writes documents to ``folder/PREFIX_000000.bin`` ... of ``shard_ids`` ids each (the last one shorter), and
-    ``PREFIX_manifest.json``. Documents go on across a shard's end, as in the published data.
+    ``PREFIX_manifest.json``. Documents continue across a shard's end, as in the published data.
 
     Everything is written under a temporary folder and renamed by ``commit()``; until then, and after an exception or
     Ctrl-C inside a ``with``, the folder holds what it held before. Equal input gives equal bytes.
@@ -192,7 +192,7 @@ class ShardWriter:
         self._file, self._in_shard = None, 0
 
     def _sweep(self) -> None:
-        """Removes what a killed run of this prefix left behind."""
+        """Removes what a killed run of this prefix has left."""
         for left in self.folder.glob(f".{self.prefix}-*-*"):
             pid = left.name.split("-")[-2]
             if pid.isdigit() and not _alive(int(pid)):

@@ -72,7 +72,7 @@ def documents_of(
 
     format: one of FORMATS; ``auto`` decides by suffix. text: one file is one document, its bytes taken as they are (a
     ``.gz``, ``.xz``, ``.zst`` or ``.bz2`` is unpacked). jsonl, parquet: one line or row is one document, its text in
-    ``text_field``. sp: SentencePiece shards; neighbouring shards go on into each other, and ``tokenizer`` (the
+    ``text_field``. sp: SentencePiece shards; neighbouring shards continue each other, and ``tokenizer`` (the
     model file) is needed.
     """
     if format not in FORMATS:

@@ -12,7 +12,7 @@ from bytegolf.extras import need
 from bytegolf.log import read_log
 
 INK, FAINT, GRID = "#222222", "#9aa0a6", "#eceff1"
-# Okabe and Ito's colours, told apart with any kind of sight (https://jfly.uni-koeln.de/color); their yellow is too light here.
+# Okabe and Ito's colours, distinguishable with any kind of colour vision (https://jfly.uni-koeln.de/color); their yellow is too light here.
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 COLORS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, INK)
 
@@ -30,7 +30,7 @@ def style(what: str, **more: Any) -> Iterator[None]:
 
 
 def save(figure: Any, picture: Path, option: str) -> None:
-    """Writes a picture whose suffix tells its format. UserError, naming the option, for one that is not known."""
+    """Writes a picture in the format of its suffix. UserError, naming the option, for one that is not known."""
     try:
         figure.savefig(picture, metadata={"Date": None} if picture.suffix == ".svg" else None)
     except ValueError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bytegolf.errors import UserError
 
-# What torchrun, MPI and Slurm tell a process of its rank. A run that we start is no rank of what we were started in.
+# What torchrun, MPI and Slurm tell a process about its rank. A run that we start is not a rank of the run we are in.
 RANK_VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
     *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE"),
@@ -28,7 +28,7 @@ DEFAULT_PORT = 29500  # where torchrun's workers meet, too
 
 @dataclass(frozen=True)
 class Ranks:
-    """Where this process stands. address, port: where rank 0 is found; port_is_taken: the launcher itself listens there.
+    """The place of this process among all. address, port: where rank 0 is found; port_is_taken: the launcher itself listens there.
     key: known to the processes of this run only, as far as their launcher has a secret or name for it."""
 
     rank: int
@@ -143,7 +143,7 @@ def _number(env: Mapping[str, str], name: str, otherwise: int | None = None) -> 
     if not text and otherwise is not None:
         return otherwise
     if not re.fullmatch(r"\d{1,9}", text):
-        raise UserError(f"environment variable {name} = {text!r} is no number")
+        raise UserError(f"environment variable {name} = {text!r} is not a number")
     return int(text)
 
 

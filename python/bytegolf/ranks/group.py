@@ -23,13 +23,13 @@ from bytegolf.ranks.watch import STATUS, Pulse, Watch
 from bytegolf.ranks.wire import Gone
 
 MEET_S = 120.0  # for all ranks to come
-FIRST_WORD_S = 1.5  # a lost connection is mostly the echo of a failure elsewhere, which is about to be told
+FIRST_WORD_S = 1.5  # a lost connection is mostly the echo of a failure elsewhere, which is about to be reported
 
 
 class Group:
     """A group of ranks, connected. All ranks make the same calls in the same order; values are JSON's, arrays NumPy's.
 
-    As a context manager it parts in peace at the end, and tells all others of an exception, so that they leave too.
+    As a context manager it says goodbye at the end, and reports an exception to all others, so that they leave too.
     """
 
     def __init__(self, ranks: Ranks, hang_s: float = 120.0, meet_s: float = MEET_S) -> None:
@@ -54,7 +54,7 @@ class Group:
     # Progress, as the watch sees it.
 
     def tick(self, what: str) -> None:
-        """This rank has got on; `what` says in a word or two with what it goes on."""
+        """This rank has made progress; `what` says in a word or two what it does next."""
         self._ticks, self._what = self._ticks + 1, what
 
     def watch_marks(self, marks: Callable[[], int]) -> None:

@@ -93,7 +93,7 @@ class _Launch:
             stderr=None if rank == 0 else subprocess.PIPE,
             env=taken | own_text | where,
             start_new_session=True,  # Ctrl-C reaches ranks through us only
-            close_fds=False,  # who holds a lock through us holds it through our ranks
+            close_fds=False,  # a lock that is held through us is held through our ranks
         )
         self.processes.append(process)
         if self.cores:

@@ -1,10 +1,10 @@
-"""Who notices that a rank has died, hangs or has failed, and makes all others leave: a thread in every rank.
+"""Notices that a rank has died, hangs or has failed, and makes all others leave: a thread in every rank.
 
-Each rank beats once a second: how far it is, and whether it only waits for others. Rank 0 listens to all and decides; its word
-reaches every rank, which then says what happened and ends its process, whatever its main thread is doing. A rank ends by itself
+Each rank reports once a second: how far it is, and whether it only waits for others. Rank 0 listens to all and decides. Its
+verdict reaches every rank, which then reports it and ends its process, whatever its main thread is doing. A rank ends by itself
 when rank 0 is gone.
 
-died    its connection closes, or nothing is heard of it for SILENCE_S
+died    its connection closes, or it is silent for SILENCE_S
 hangs   of those that do not wait for others, one that is behind all others has not moved for hang_s
 failed  it says so: an exception of its program
 """
@@ -25,7 +25,7 @@ from bytegolf.ranks.wire import Channel, Gone
 
 BEAT_S = 1.0
 SILENCE_S = 20.0
-LEAVE_S = 5.0  # a rank whose program is ending by itself may take so long
+LEAVE_S = 5.0  # a rank whose program is ending by itself may take this long
 STATUS = 1  # of a rank that leaves because another failed
 
 
@@ -50,7 +50,7 @@ class _Seen:
 def behind(pulses: dict[int, Pulse], hang_s: float) -> tuple[int, str] | None:
     """The rank that holds up the others, and in which words; None as long as all move.
 
-    Ranks wait for each other inside a step, too: whoever has the fewest marks is the one they wait for.
+    Ranks wait for each other inside a step, too: the one with the fewest marks is the one they wait for.
     """
     least = min((pulse.marks for pulse in pulses.values() if not pulse.waiting), default=None)
     for rank, pulse in sorted(pulses.items()):
@@ -112,7 +112,7 @@ class Watch:
                     channel.send(message)
 
     def _tell(self, rank: int, reason: str) -> None:
-        """Rank 0 tells all, others tell rank 0."""
+        """Rank 0 notifies all, others notify rank 0."""
         if self.told is None:
             self.told = f"rank {rank}: {reason}"
             self._send_all({"failed": rank, "reason": reason})

@@ -49,7 +49,7 @@ class Channel:
         """The next message. Gone when the other end left, ValueError for what is no message, TimeoutError."""
         size, length = _HEAD.unpack(self._exactly(_HEAD.size))
         if size > JSON_CAP_BYTES or length > DATA_CAP_BYTES:
-            raise ValueError(f"a message of {size} + {length} bytes is none of ours")
+            raise ValueError(f"a message of {size} + {length} bytes is not one of ours")
         value = json.loads(self._exactly(size))
         if not isinstance(value, dict):
             raise ValueError("a message must be a JSON object")

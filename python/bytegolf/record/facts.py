@@ -1,4 +1,4 @@
-"""What the log of a finished run says of itself, and whether it agrees with itself."""
+"""What the log of a finished run says, and whether it is consistent."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _facts(path: Path, lines: list[dict[str, Any]], starts: list[dict[str, Any]]
 
 
 def _world_size(start: dict[str, Any]) -> int:
-    """Ranks by a `start` line; logs of one process need not tell."""
+    """Ranks by a `start` line; logs of one process need not say."""
     return int(start.get("world_size", 1))
 
 
@@ -151,7 +151,7 @@ def _disagreements(
         if _world_size(line) != _world_size(starts[0]):
             found.append(f"world_size changed {where}")
         gpus = re.match(r"(\d+) x ", line["hardware"])
-        if gpus:  # one a rank
+        if gpus:  # one per rank
             same("ranks and GPUs", _world_size(line), int(gpus[1]))
     again = config_hash_like(made["config_sha256"], starts[-1]["config"], config)
     same("sha256 of the options and config_sha256", again, made["config_sha256"])
@@ -166,7 +166,7 @@ def _disagreements(
             if line["kind"] == "val" and line["from"] == "artifact" and line["stride"] == claim["stride"]
         ]
         if not scored:
-            found.append(f"no line tells the artifact's score at stride {claim['stride']}")
+            found.append(f"no line gives the artifact's score at stride {claim['stride']}")
             continue
         for fact in ("bpb", "nats", "bytes", "targets"):
             same(f"{fact} of the last score and of the end", scored[-1][fact], claim[fact])
@@ -178,7 +178,7 @@ def _disagreements(
         )
     steps = [line for line in lines if line["kind"] == "step"]
     if not steps or steps[-1]["step"] != end["steps"]:
-        found.append(f"last step {steps[-1]['step'] if steps else 'missing'}, but the end tells {end['steps']} steps")
+        found.append(f"last step {steps[-1]['step'] if steps else 'missing'}, but the end says {end['steps']} steps")
     elif steps[-1]["elapsed_s"] > end["train_seconds"] + 0.01:
-        found.append(f"last step at {steps[-1]['elapsed_s']:.2f} s, but the end tells {end['train_seconds']:.2f} s")
+        found.append(f"last step at {steps[-1]['elapsed_s']:.2f} s, but the end says {end['train_seconds']:.2f} s")
     return found

@@ -38,7 +38,7 @@ def cpu_facts() -> dict[str, Any]:
 
 
 def memory_bytes() -> tuple[int, int]:
-    """Bytes of memory: (in all, available now); (0, 0) where the system does not tell."""
+    """Bytes of memory: (total, available now); (0, 0) where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

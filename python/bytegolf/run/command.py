@@ -25,9 +25,9 @@ def train(source: str | None, overrides: Sequence[str], folder: Path | None, res
         overrides, source = [source, *overrides], None
     if resume:
         if folder is None:
-            raise UserError("--resume needs --run: the folder of the run to go on with")
+            raise UserError("--resume needs --run: the folder of the run to resume")
         if not (folder / "config.toml").is_file():
-            raise UserError(f"{folder} holds no config.toml: it is no run to resume")
+            raise UserError(f"{folder} holds no config.toml: there is no run to resume")
         config = (
             resolve(source, overrides) if source else Config.of_run(folder / "config.toml").replace(**split(overrides))
         )

@@ -83,8 +83,8 @@ def run(
     returns the report, the others None.
 
     With `resume` the folder's newest checkpoint is the start. Raises UserError for a folder in use or for missing data,
-    Stopped after Ctrl-C, NumericsError naming the tensor when a loss or gradient is not finite; what core or disk
-    refuse goes through.
+    Stopped after Ctrl-C, NumericsError naming the tensor when a loss or gradient is not finite; errors of the
+    core or the disk propagate.
     """
     for name in ("train_data", "val_data"):
         if not config.get(name).strip('"'):
@@ -94,7 +94,7 @@ def run(
     held_out = read_stream(config.val_data, config.vocab_name)
     first = group is None or group.rank == 0
     if first and not resume and (folder / log.NAME).exists():
-        raise UserError(f"{folder} holds a run already; go on with --resume, or choose another folder with --run")
+        raise UserError(f"{folder} holds a run already; resume it with --resume, or choose another folder with --run")
     data = ShardSet(config.train_data, config.vocab_name, "train")
     trainer = Trainer(config, data, device=device, dtype=config.dtype, seed=config.seed, group=group)
     if resume:
@@ -159,7 +159,7 @@ class _Run:
             "start", step=step, **facts, **where, world_size=world, seed=seed, parameters=parameters, config=options
         )
         if step:
-            self.progress.say(f"goes on after step {step}")
+            self.progress.say(f"resumes after step {step}")
 
     def train(self) -> None:
         """Steps until the run is over or a signal comes; ends with a checkpoint either way."""
@@ -183,7 +183,7 @@ class _Run:
                 self._checkpoint()
             if trainer.stopped:
                 step, line = trainer.steps_done, f"bytegolf train --resume --run {shlex.quote(str(self.folder))}"
-                raise Stopped(interrupts.status or 130, f"stopped after step {step}; go on with: {line}")
+                raise Stopped(interrupts.status or 130, f"stopped after step {step}; resume with: {line}")
 
     def finish(self) -> Report | None:
         """Chooses weights, packs them, reads them back and scores: whole chunks, then sliding windows. None but on rank 0."""
@@ -265,7 +265,7 @@ class _Run:
         }
 
     def _share_done(self) -> float:
-        """How much of the run is behind us, 0 to 1, by steps or by the clock, whichever ends first."""
+        """How much of the run is done, 0 to 1, by steps or by the clock, whichever ends first."""
         budget = self.config.train_budget_s
         by_clock = self.trainer.seconds / budget if budget else 0.0
         return 1.0 if self.trainer.done else min(max(self.trainer.steps_done / self.config.iterations, by_clock), 1.0)

@@ -43,7 +43,7 @@ def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) 
 
 
 def printable(text: bytes) -> str:
-    """Bytes as text that a terminal shows as it is: what is no UTF-8 and control characters become a replacement sign."""
+    """Bytes as text that is safe on a terminal: what is not UTF-8 and control characters become a replacement sign."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.decode("utf-8", errors="replace"))
 
 

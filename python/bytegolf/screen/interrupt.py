@@ -30,7 +30,7 @@ class Interrupts:
 
     @property
     def status(self) -> int:
-        """Exit status that tells the signal: 130 for SIGINT, 143 for SIGTERM."""
+        """Exit status for the signal: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self._signal
 
     def __enter__(self) -> Interrupts:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live line on a terminal, a plain line now and then elsewhere."""
+"""What a person sees during a run: a live line on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 

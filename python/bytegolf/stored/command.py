@@ -92,7 +92,7 @@ def generate_command(stored: Stored, sampling: Sampling, as_json: bool) -> None:
     began = time.perf_counter()
     texts = model.generate(starts, n, temperature, seed, top_p=top_p, stop=stops)
     if as_json:
-        # What is no UTF-8 shows as a replacement sign in `text`; `hex` is exact.
+        # What is not UTF-8 becomes a replacement sign in `text`; `hex` is exact.
         rows = [
             {"prompt": _shown(start), "text": _shown(text), "bytes": len(text), "hex": text.hex()}
             for start, text in zip(starts, texts, strict=True)

@@ -32,7 +32,7 @@ def pack_command(source: Path, output: Path, weights: str, scheme: str, config: 
     size = pack(model, output, scheme, chosen)
     seconds = time.perf_counter() - started
     bits = 8 * size / sum(array.size for array in chosen.values())
-    words = f"{output}: {size:,} bytes, {bits:.2f} bits a weight, {origin}"
+    words = f"{output}: {size:,} bytes, {bits:.2f} bits per weight, {origin}"
     console.stdout().print(f"{words}, packed in {console.duration(seconds)}", markup=False)
 
 

@@ -116,7 +116,7 @@ def files(run: Facts, folder: Path) -> list[Problem]:
     pairs: list[tuple[str, object, object]] = []
     lacking = [name for name in (ARTIFACT, CONFIG, script.NAME) if not (folder / name).is_file()]
     if lacking:
-        return [Problem("log-disagrees", f"{folder} lacks {', '.join(lacking)}, of which its log tells")]
+        return [Problem("log-disagrees", f"{folder} lacks {', '.join(lacking)}, which its log mentions")]
     size = weigh(folder / script.NAME, folder / ARTIFACT)
     pairs += [
         ("bytes of code", run.code_bytes, size.code_bytes),

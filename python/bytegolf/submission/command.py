@@ -42,7 +42,7 @@ def _show(made: SubmissionFolder) -> None:
         size = Size(run.code_bytes or 0, run.artifact_bytes)
         table.add_row(f"seed {run.seed}", f"{run.bpb:.6f} bpb", f"{size.total_bytes:,} bytes, {size.margin()}")
     table.add_row("mean", f"{s.val_bpb:.6f} bpb", "")
-    table.add_row("code", f"{s.bytes_code or 0:,} bytes", "train_gpt.py as it lies there")
+    table.add_row("code", f"{s.bytes_code or 0:,} bytes", "train_gpt.py as it is on the disk")
     table.add_row("artifact", f"{s.artifact_bytes:,} bytes", f"of seed {s.artifact_seed}")
     table.add_row(
         "code + artifact", f"{s.bytes_total or 0:,} bytes", Size(s.bytes_code or 0, s.artifact_bytes).margin()
@@ -60,7 +60,7 @@ def _show(made: SubmissionFolder) -> None:
 def verify_command(folder: Path, checking: Checking, as_json: bool) -> int:
     """0 when nothing speaks against any claim, 1 otherwise."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder")
+        raise UserError(f"{folder} is not a folder")
     claims = verify(folder, checking)
     wrong = [claim for claim in claims if claim.ok is False]
     if as_json:

@@ -83,7 +83,7 @@ def submit(folders: Sequence[Path], options: SubmissionOptions) -> SubmissionFol
     """Checks the runs, then writes the folder under a temporary name, verifies it and renames it.
 
     Refused with every reason that was found; UserError for words that cannot be; what the disk refuses goes through.
-    Nothing is left behind then.
+    Nothing is left on the disk then.
     """
     options = _settled(options)
     target = options.out / options.track / f"{options.date}_{options.name}"
@@ -133,7 +133,7 @@ def _read(folders: Sequence[Path]) -> list[Facts]:
     for folder in folders:
         path = folder / log.NAME
         if not path.is_file():
-            raise UserError(f"{folder} is no run: it holds no {log.NAME}")
+            raise UserError(f"{folder} is not a run: it holds no {log.NAME}")
         try:
             runs.append(read_facts(path))
         except Unfinished as error:
@@ -144,7 +144,7 @@ def _read(folders: Sequence[Path]) -> list[Facts]:
 
 
 def _on_shards(run: Facts, val_data: str | None) -> list[Problem]:
-    """Coverage against the shards themselves, where they are at hand; against the log's count of them elsewhere (see `rules`)."""
+    """Coverage against the shards themselves, where they are available; against the log's count of them elsewhere (see `rules`)."""
     from bytegolf.ids import ids_sha256
     from bytegolf.streams import read_stream
 

@@ -22,7 +22,7 @@ def page(submission: Submission, runs: Sequence[Facts], idea: str) -> str:
 
 
 def parts(submission: Submission, runs: Sequence[Facts]) -> tuple[str, str, str]:
-    """What must stand in README.md word for word: its head, results with statistics and options, and how to repeat them."""
+    """What README.md must contain word for word: its head, results with statistics and options, and how to repeat them."""
     s = submission
     author = f"{s.author} ({s.github_id})" if s.github_id else s.author
     head = f"# {s.name}\n\n{s.blurb}\n\nBy {author}, {s.date}, `{s.track}`. Hardware: {s.hardware}.\n"

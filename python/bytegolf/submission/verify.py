@@ -236,7 +236,7 @@ def _texts(folder: Path, submission: Submission, runs: list[Facts]) -> list[Clai
     there = (folder / REQUIREMENTS).read_text(encoding="utf-8", errors="replace")
     good = needed == there or (is_older and _packages(needed) == _packages(there))
     claims.append(Claim(REQUIREMENTS, "as the sources ask", _first_difference(needed, there), good))
-    with contextlib.suppress(ValueError, OSError, _bytegolf.FormatError):  # told above
+    with contextlib.suppress(ValueError, OSError, _bytegolf.FormatError):  # reported above
         claims.append(_options("the artifact", logged, artifact_options(folder / ARTIFACT), ["model"]))
     return claims
 
@@ -270,7 +270,7 @@ def _first_difference(claimed: str, found: str) -> str:
 
 
 class _Failed(Exception):
-    """A step of rebuilding or scoring that failed; the text is what it said last."""
+    """A step of rebuilding or scoring that failed; the text is its last output."""
 
 
 def _call(command: list[str], place: Path) -> str:

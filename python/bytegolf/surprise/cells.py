@@ -57,7 +57,7 @@ def cells_of(data: bytes, bits: npt.NDArray[np.float64]) -> Iterator[Cell]:
 def _bytes_of(character: str) -> int:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:
-        return 1  # a byte that is no UTF-8
+        return 1  # a byte that is not UTF-8
     return 1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF)
 
 
@@ -74,7 +74,7 @@ def _continues(held: Cell, character: str) -> bool:
 
 
 def _visible(character: str, column: int) -> str:
-    """The character, or what stands for it: an arrow, ^M for a control character, an escape."""
+    """The character, or what is shown for it: an arrow, ^M for a control character, an escape."""
     code = ord(character)
     if character == "\t":
         return _MARKED[character] + " " * (TAB - 1 - column % TAB)

@@ -56,7 +56,7 @@ class Costs:
         return None if math.isnan(bits) else round(LEVELS * min(max(bits / self.top_bits, 0.0), 1.0))
 
     def words(self) -> list[str]:
-        """What stands beside the text: totals, then what a reader could miss."""
+        """What is printed beside the text: totals, then what a reader could miss."""
         lines = [f"{len(self.data):,} bytes"]
         if self.scored_bytes:
             lines[0] += f", {self.bits_per_byte:.4f} bits per byte"

@@ -1,7 +1,7 @@
 """`bytegolf.show` as HTML: the piece that a notebook shows, and a page that needs nothing else.
 
 No scripts; every byte of the text is escaped. Light and dark follow the reader's settings, JupyterLab's and VS Code's
-theme, or what `show` was told.
+theme, or the one given to `show`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def page(costs: Costs) -> str:
 
 
 def fragment(costs: Costs) -> str:
-    """Style, title, scale and text, to stand inside another page."""
+    """Style, title, scale and text, for use inside another page."""
     heading = f"<h1>{escape(costs.title)}</h1>" if costs.title else ""
     first, *more = costs.words()
     notes = "".join(f"<p>{escape(line)}</p>" for line in more)
@@ -112,7 +112,7 @@ def _cell(costs: Costs, cell: Cell) -> str:
 
 
 def _words(costs: Costs, cell: Cell) -> str:
-    """What is said of a character when it is pointed at."""
+    """The text shown for a character under the pointer."""
     at = f"byte {cell.first:,}" if cell.count == 1 else f"bytes {cell.first:,} to {cell.first + cell.count - 1:,}"
     parts = costs.nats[cell.first : cell.first + cell.count] / math.log(2)
     bits = "not scored" if math.isnan(cell.bits) else f"{cell.bits:.2f} bits"

@@ -39,10 +39,10 @@ def show(
 ) -> Shown:
     """Colours `data` by what each of its bytes costs: `nats` [len(data)], as `Model.surprise` returns them.
 
-    The result shows itself where it is the last word: as HTML in a notebook, in colours at Python's prompt and when printed
+    The result displays itself: as HTML in a notebook, in colours at Python's prompt and when printed
     on a terminal, with a line of bars below each line of text where there are no colours. `.html(path)` writes a page that
-    needs nothing else. A character is coloured by the sum of its bytes; bytes that are no UTF-8, and characters without a
-    shape of their own, stand there as escapes.
+    needs nothing else. A character is coloured by the sum of its bytes; bytes that are not UTF-8, and characters without a
+    shape of their own, appear as escapes.
 
     top_bits: bits at the upper end of the scale; 8 is what a byte costs when nothing is known. theme: of the page or
     the terminal; auto follows the reader's settings. limit: bytes that are shown, None for all; the averages are always of
@@ -52,11 +52,11 @@ def show(
     if cost.shape != (len(data),):
         raise ValueError(f"nats must hold one number for each of the {len(data)} bytes, got shape {cost.shape}")
     if not (math.isfinite(top_bits) and top_bits > 0):
-        raise ValueError(f"top_bits = {top_bits} is no positive number of bits")
+        raise ValueError(f"top_bits = {top_bits} is not a positive number of bits")
     if theme not in ("auto", "dark", "light"):
         raise ValueError(f"unknown theme {theme}; known: auto, dark, light")
     if limit is not None and limit < 0:
-        raise ValueError(f"limit = {limit} is no number of bytes")
+        raise ValueError(f"limit = {limit} is not a number of bytes")
     return Shown(bytes(data), cost, title, float(top_bits), theme, limit)
 
 
@@ -75,7 +75,7 @@ class Shown(Costs):
         return fragment(self)
 
     def __str__(self) -> str:
-        """For the terminal at hand, in the colours it has."""
+        """For the current terminal, in the colours it has."""
         from rich.console import Console
 
         terminal = sys.stdout.isatty()
@@ -153,6 +153,6 @@ def _style(colours: Sequence[Colour], level: int | None, escaped: bool) -> Style
 
 
 def _terminal_theme() -> Literal["dark", "light"]:
-    """What the terminal says of its background (COLORFGBG: ink;paper, of 16 colours); dark when it says nothing."""
+    """What the terminal reports about its background (COLORFGBG: ink;paper, of 16 colours); dark when it says nothing."""
     paper = os.environ.get("COLORFGBG", "").rpartition(";")[2]
     return "light" if paper in ("7", "15") else "dark"

@@ -1,4 +1,4 @@
-"""The state of every run of a sweep while it goes on, and what is written and said when one changes."""
+"""The state of every run of a sweep, and what is written and printed when one changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bytegolf.sweep.results import FIGURES, write_results
 
 @dataclass
 class Entry:
-    """One run: where it stands, and what its last attempt said when it failed. `where` names its slot or job."""
+    """One run: its state, and the last words of an attempt that failed. `where` names its slot or job."""
 
     run: Run
     folder: Path
@@ -73,7 +73,7 @@ class Board:
         """An attempt begins."""
         again = f", attempt {entry.attempts + 1}" if entry.attempts else ""
         begun = (
-            f", goes on after step {entry.progress.step}"
+            f", resumes after step {entry.progress.step}"
             if entry.status == "interrupted" and entry.progress.step
             else ""
         )

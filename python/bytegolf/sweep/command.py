@@ -41,7 +41,7 @@ class SweepOptions:
 def sweep_command(source: Path, overrides: dict[str, str], options: SweepOptions, as_json: bool) -> int:
     """Runs what is not done yet and returns the exit status: 0 when every run is done, 1 when one failed.
 
-    UserError names file and field; Stopped after Ctrl-C, with how to go on.
+    UserError names file and field; Stopped after Ctrl-C, saying how to resume.
     """
     spec = load_spec(source, overrides)
     runs = plan(spec, source)
@@ -69,13 +69,13 @@ def sweep_command(source: Path, overrides: dict[str, str], options: SweepOptions
         words = ["--groups", ",".join(groups)] if groups else []
         again = shlex.join(["bytegolf", "sweep", str(source), *_words(overrides), "--out", str(out), *words])
         message = "interrupted: runs write their checkpoints; press Ctrl-C again to leave at once"
-        with Interrupts(message if queue.ours else "leaving; jobs go on") as interrupts, SweepView() as view:
+        with Interrupts(message if queue.ours else "leaving; jobs continue") as interrupts, SweepView() as view:
             board.view = view
             view.say(f"{out}: {counts(board)}")
             queue.run(interrupts)
         board.write()
         if interrupts.asked and (board.open() or queue.jobs):
-            raise Stopped(interrupts.status, f"{counts(board)}; {queue.farewell()}go on with: {again}")
+            raise Stopped(interrupts.status, f"{counts(board)}; {queue.farewell()}resume with: {again}")
     finally:
         os.close(lock)
     _show(board, as_json)
@@ -83,7 +83,7 @@ def sweep_command(source: Path, overrides: dict[str, str], options: SweepOptions
 
 
 def _open_data(runs: Sequence[Run]) -> None:
-    """Opens the shards of every run once, so that a wrong path is told before the first run and not by each."""
+    """Opens the shards of every run once, so that a wrong path is reported once, before the first run."""
     for config in [run.config for run in runs]:
         for where, split in ((config.train_data, "train"), (config.val_data, "val")):
             _open(where, config.vocab_name, split)

@@ -1,4 +1,4 @@
-"""The folder of one run: what state it is in, how the run is started or resumed there, and what it last said."""
+"""The folder of one run: what state it is in, how the run is started or resumed there, and its last lines of output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Status = Literal["waiting", "queued", "running", "interrupted", "failed", "done"
 
 @dataclass
 class Found:
-    """What a folder tells: "waiting" (nothing there), "interrupted" (begun, not done) or "done" with its figures."""
+    """The state of a run's folder: "waiting" (nothing there), "interrupted" (begun, not done) or "done" with its figures."""
 
     status: Status = "waiting"
     figures: dict[str, Any] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def command(folder: Path, config: Config, ranks: int = 1) -> list[str]:
     """Makes the folder ready and returns the command that starts the run, or resumes it from its newest checkpoint.
 
     With more than one of `ranks` that is `bytegolf launch`, which starts so many processes on this machine, a GPU each. A
-    log without a checkpoint tells of a run that must start over: it is kept as log.N.jsonl.
+    log without a checkpoint is that of a run that must start over: it is kept as log.N.jsonl.
     """
     verb = ["launch", "--gpus", str(ranks)] if ranks > 1 else ["train"]
     words = [sys.executable, "-m", "bytegolf", *verb]

@@ -27,7 +27,7 @@ class TrainJob:
     """Called on the node, it starts or resumes the run of `folder` and returns the exit status of `bytegolf train`.
 
     With one of `tasks` it does so for all `ranks` of the run, on one node. With more it is called in each of them, on several
-    nodes, and each is one rank: the first makes the folder ready and tells the others the command and where to meet.
+    nodes, and each is one rank: the first prepares the folder and gives the others the command and the address to meet at.
     Before preemption or the time limit submitit calls the first one's `checkpoint`, and puts what that returns into the queue again.
     """
 
@@ -65,7 +65,7 @@ class TrainJob:
         return submitit.helpers.DelayedSubmission(TrainJob(self.folder, self.config, self.ranks, self.tasks))
 
     def _plan(self, folder: Path, rank: int) -> tuple[list[str], dict[str, str]]:
-        """Command and environment of this task's process. RuntimeError when the first task never tells."""
+        """Command and environment of this task's process. RuntimeError when the first task never gives them."""
         config = Config.stored(self.config, f"the options of {folder}")
         if self.tasks == 1:
             return command(folder, config, self.ranks), environment()
@@ -77,7 +77,7 @@ class TrainJob:
             made.write_text(json.dumps({"attempt": attempt, "words": words, "variables": where}), encoding="utf-8")
             made.replace(path)
         until = time.monotonic() + PLAN_S
-        while (plan := _read(path)).get("attempt") != attempt:  # one of an earlier attempt may lie there
+        while (plan := _read(path)).get("attempt") != attempt:  # one of an earlier attempt may still be there
             if time.monotonic() > until:
                 raise RuntimeError(f"task {rank} has waited {PLAN_S:.0f} s for task 0 to write {path}")
             time.sleep(0.2)

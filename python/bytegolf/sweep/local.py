@@ -123,7 +123,7 @@ class LocalQueue:
     ours: ClassVar[bool] = True  # a signal to the sweep is one to its runs
 
     def farewell(self) -> str:
-        """Nothing goes on without us."""
+        """Nothing continues without us."""
         return ""
 
     def run(self, interrupts: Interrupts) -> None:

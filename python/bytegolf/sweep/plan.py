@@ -47,7 +47,9 @@ def plan(spec: Spec, source: Path) -> list[Run]:
             raise UserError(f"{source}, group {group}: {error}") from None
         for which in ("train_data", "val_data"):
             if not getattr(config, which):
-                raise UserError(f"{source}, group {group}: option {which} is empty: set it in [overrides] or as a word")
+                raise UserError(
+                    f"{source}, group {group}: option {which} is empty: set it in [overrides] or on the command line"
+                )
             config = config.replace(**{which: str(Path(getattr(config, which)).absolute())})
         for seed in spec.seeds:
             made = config.replace(seed=seed)
@@ -106,7 +108,7 @@ def _option_order(names: set[str]) -> list[str]:
 
 
 def _slug(words: str) -> str:
-    """A folder name: what file systems or shells dislike becomes a low line; long ones are cut and told apart by a hash."""
+    """A folder name: what file systems or shells dislike becomes an underscore; long ones are cut and distinguished by a hash."""
     clean = re.sub(r"[^A-Za-z0-9._=+-]+", "_", words)
     return clean if len(clean) <= LONGEST else f"{clean[: LONGEST - 9]}-{_hash(words)}"
 
@@ -116,7 +118,7 @@ def _hash(words: str) -> str:
 
 
 def _unique(runs: list[Run]) -> list[Run]:
-    """Runs whose names the low lines made equal get a hash of their group's."""
+    """Runs whose names the underscores made equal get a hash of their group's."""
     names = [run.name for run in runs]
     return [
         Run(f"{run.name}-{_hash(run.group)}", run.group, run.seed, run.config, run.changed)

@@ -1,4 +1,4 @@
-"""results.csv and results.jsonl of a sweep: one row a run, rewritten whole whenever a run ends.
+"""results.csv and results.jsonl of a sweep: one row per run, rewritten whole whenever a run ends.
 
 Columns: group, seed, each option that the sweep changes, bpb_sliding, bpb_whole, bpb_raw, bpb_unquantised,
 artifact_bytes, steps, seconds, status, attempts, error, folder (relative to the sweep's). Runs without a figure leave it

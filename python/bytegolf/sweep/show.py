@@ -47,7 +47,7 @@ class SweepView:
         self._console.print(text, markup=False)
 
     def refresh(self, board: Board) -> None:
-        """Draws the live table anew; elsewhere a line now and then."""
+        """Redraws the live table; elsewhere a line now and then."""
         if self._live is not None:
             self._live.update(live_table(board), refresh=True)
         elif time.monotonic() >= self._next:
@@ -61,7 +61,7 @@ class SweepView:
 
 
 def counts(board: Board) -> str:
-    """How the sweep stands, in words: "12 runs: 3 done, 2 running, 7 waiting"."""
+    """The state of the sweep, in words: "12 runs: 3 done, 2 running, 7 waiting"."""
     found = board.count()
     order = ("done", "running", "queued", "waiting", "interrupted", "failed")
     parts = [f"{found[status]} {status}" for status in order if found[status]]
@@ -98,7 +98,7 @@ def live_table(board: Board) -> Table:
 
 
 def _share(entry: Entry) -> float:
-    """How much of the training is behind, by steps or by the clock, whichever ends first."""
+    """How much of the training is done, by steps or by the clock, whichever ends first."""
     if entry.status == "done":
         return 1.0
     share = entry.progress.step / max(entry.run.config.iterations, 1)
@@ -109,7 +109,7 @@ def _share(entry: Entry) -> float:
 
 
 def show_results(board: Board) -> None:
-    """The table of all runs on standard output; what failed runs said last on standard error."""
+    """The table of all runs on standard output; the last lines of failed runs on standard error."""
     right = ("seed", "sliding bpb", "whole bpb", "raw bpb", "artifact bytes", "steps", "time")
     table = console.table("group", *right, "status", right=right)
     for entry in board.entries:
@@ -126,6 +126,6 @@ def show_results(board: Board) -> None:
     console.stdout().print(table)
     for entry in board.entries:
         if entry.status == "failed":
-            console.say(f"{entry.folder}: failed after {entry.attempts} attempts; it said last:")
+            console.say(f"{entry.folder}: failed after {entry.attempts} attempts; its last lines:")
             for line in entry.output or [entry.error]:
                 console.say(f"    {line}")

@@ -1,7 +1,7 @@
-"""The queue on Slurm, through submitit: one job a run; the sweep itself only submits, watches and counts.
+"""The queue on Slurm, through submitit: one job per run; the sweep itself only submits, watches and counts.
 
-Job numbers are kept in jobs.json, so that a sweep started again finds its jobs. What a run came to is read from its
-folder; that a job is over is told by the result that submitit leaves or, when it was killed, by its absence from squeue.
+Job numbers are kept in jobs.json, so that a sweep started again finds its jobs. The result of a run is read from its
+folder; that a job is over is known from the result that submitit leaves or, when it was killed, by its absence from squeue.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GONE_S = 20.0  # a job missing from squeue for so long is over (requeued ones ar
 
 
 class SlurmQueue:
-    """Submits what is open on a board and follows it until nothing is left or a signal comes; jobs go on without it."""
+    """Submits what is open on a board and follows it until nothing is left or a signal comes; jobs continue without it."""
 
     def __init__(self, board: Board, slurm: Slurm, name: str, retries: int, jobs: int | None) -> None:
         """UserError when submitit or Slurm is missing, or when one of them refuses an option of [slurm]."""
@@ -60,9 +60,9 @@ class SlurmQueue:
         self._known = _read(board.out / JOBS)
 
     def farewell(self) -> str:
-        """Which jobs go on."""
+        """Which jobs continue."""
         numbers = " ".join(job.job_id for job in self.jobs.values())
-        return "" if self.ours or not numbers else f"jobs go on (scancel {numbers} ends them); "
+        return "" if self.ours or not numbers else f"jobs continue (scancel {numbers} ends them); "
 
     def run(self, interrupts: Interrupts) -> None:
         """Takes up jobs that are still known to Slurm, submits the rest, and waits."""
@@ -212,7 +212,7 @@ def _squeue(numbers: Sequence[str]) -> dict[str, str]:
         )
     except (OSError, subprocess.SubprocessError) as error:
         said = " ".join((getattr(error, "stderr", None) or str(error)).split())
-        raise UserError(f"squeue: {said}; jobs go on, and the same command comes back to them") from None
+        raise UserError(f"squeue: {said}; jobs continue, and the same command finds them again") from None
     found = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip())
     return {number: found[number] for number in numbers if number in found}
 

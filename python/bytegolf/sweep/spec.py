@@ -67,7 +67,7 @@ class _Table(BaseModel):
 
 
 class Local(_Table):
-    """Where runs go on this machine."""
+    """Where runs are placed on this machine."""
 
     devices: Literal["auto", "cpu", "cuda"] | list[Annotated[int, Field(ge=0, strict=True)]] = "auto"
     gpus_per_run: Annotated[int, Field(ge=1, strict=True)] = 1
@@ -110,7 +110,7 @@ class Slurm(_Table):
     @model_validator(mode="after")
     def _ranks_fit(self) -> Slurm:
         if self.ranks_per_run % self.nodes:
-            raise ValueError(f"ranks_per_run = {self.ranks_per_run} is no multiple of nodes = {self.nodes}")
+            raise ValueError(f"ranks_per_run = {self.ranks_per_run} is not a multiple of nodes = {self.nodes}")
         if self.ranks_per_run > 1 and self.gpus_per_node not in (None, 0, self.ranks_per_node):
             raise ValueError(
                 f"gpus_per_node = {self.gpus_per_node}, but there are {self.ranks_per_node} ranks a node: one GPU each, or none"
@@ -146,7 +146,7 @@ class Spec(_Table):
     @classmethod
     def _once_each(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed stands there twice")
+            raise ValueError("a seed is given twice")
         return seeds
 
     @field_validator("overrides")
@@ -176,7 +176,7 @@ class Spec(_Table):
             for value in values:
                 _known(name, value)
             if len({str(value) for value in values}) < len(values):
-                raise ValueError(f"{name}: a value stands there twice")
+                raise ValueError(f"{name}: a value is given twice")
         return grid
 
     @model_validator(mode="after")
@@ -184,7 +184,7 @@ class Spec(_Table):
         for group, options in self.groups.items():
             twice = sorted(set(options) & set(self.grid))
             if twice:
-                raise ValueError(f"option {twice[0]} stands in [grid] and in [groups.{group}]")
+                raise ValueError(f"option {twice[0]} is set in [grid] and in [groups.{group}]")
         return self
 
 
@@ -199,7 +199,7 @@ def load_spec(path: Path, overrides: dict[str, str] | None = None) -> Spec:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: {error}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is no UTF-8 text") from None
+        raise UserError(f"{path}: byte {error.start} is not UTF-8 text") from None
     try:
         spec = Spec.model_validate(raw)
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""Who can follow a run's log, beside the log itself: TensorBoard, wandb (offline) and trackio.
+"""What can follow a run's log: TensorBoard, wandb (offline) and trackio.
 
 log.jsonl is canonical. Each tracker is fed from it by a process of its own (`bytegolf track RUN --to NAME --follow`), which reads
-the file as it grows: a tracker that raises, hangs, exits or takes the machine's patience cannot touch the run, nothing is
+the file as it grows: a tracker that raises, hangs, exits or hogs the machine cannot harm the run, nothing is
 dropped when it is slow, and what it did not get can be sent later.
 """
 
@@ -22,7 +22,7 @@ from bytegolf.errors import UserError
 @dataclass(frozen=True)
 class About:
     """The run that a tracker is opened for, in folder `home`. `key` is the same for all parts of a resumed run; `again` counts
-    how often all of it was asked for anew."""
+    how often all of it was requested again."""
 
     home: Path
     name: str
@@ -36,16 +36,16 @@ class Tracker(Protocol):
     """What is asked of an adapter; made with an About. Everything may raise or hang: it lives in the feeding process."""
 
     def log(self, step: int, time_s: float, values: dict[str, float]) -> None:
-        """Values at a step (1 is the first); steps do not fall but after `rewind`. `time_s`: seconds since 1970."""
+        """Values at a step (1 is the first); steps fall only after `rewind`. `time_s`: seconds since 1970."""
 
     def rewind(self, step: int) -> bool:
         """The steps after `step` come again. False when this tracker cannot take back what it got: then they are not sent."""
 
     def flush(self) -> None:
-        """What was logged is to be seen soon."""
+        """What was logged should become visible soon."""
 
     def close(self, reason: str) -> None:
-        """The run has ended for this reason; "" when it goes on elsewhere, or how it ended is not known."""
+        """The run has ended for this reason; "" when it continues elsewhere, or how it ended is not known."""
 
 
 @dataclass(frozen=True)

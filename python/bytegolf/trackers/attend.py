@@ -38,7 +38,7 @@ class _Feeder:
 
 
 class Attendants:
-    """The feeding processes of one run. Nothing in here raises; each problem is told once, on the terminal and in the log."""
+    """The feeding processes of one run. Nothing in here raises; each problem is reported once, on the terminal and in the log."""
 
     def __init__(self, names: list[str], journal: RunLog, folder: Path, say: console.Say) -> None:
         """Nothing is started before the log has its first line."""
@@ -79,7 +79,7 @@ class Attendants:
         words = [sys.executable, "-m", "bytegolf", "track", str(self._folder), "--to", name, "--follow"]
         with output.open("ab") as file:
             since = file.seek(0, os.SEEK_END)
-            # A session of its own: Ctrl-C reaches the run alone. The pipe's end tells that the run is over, however it ended.
+            # A session of its own: Ctrl-C reaches the run alone. The end of the pipe says that the run is over, however it ended.
             process = subprocess.Popen(
                 words,
                 stdin=subprocess.PIPE,
@@ -115,7 +115,7 @@ class Attendants:
         step = sent_by(self._log, name).step
         again = f"bytegolf track {self._folder} --to {name}"
         with suppress(Exception):  # a closed terminal
-            self._say(f"{name} fell: {problem}. It has all up to step {step}; the run goes on; later: {again}")
+            self._say(f"{name} failed: {problem}. It has all up to step {step}; the run continues; later: {again}")
         with suppress(OSError):  # a full disk stops the run at its own next line, not here
             self._journal.write("track", tracker=name, problem=problem, sent_step=step)
 

@@ -15,8 +15,8 @@ from bytegolf.log import counted
 from bytegolf.record.follow import LogTail
 from bytegolf.trackers import About, Tracker, home_of, key_of, open_tracker, score_name, values_of
 
-KEEP_EVERY = 500  # lines, of a long log sent at once: who is stopped there does not send them again
-STATE = "track"  # folder in the run's: NAME.json (what was sent), NAME.log (what the tracker said)
+KEEP_EVERY = 500  # lines, of a long log sent at once: an interruption does not resend them
+STATE = "track"  # folder in the run's: NAME.json (what was sent), NAME.log (the tracker's output)
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Sent:
 
 
 def sent_by(log: Path, name: str) -> Sent:
-    """What the tracker has got of the log, by its state file; nothing when there is none that can be read."""
+    """What the tracker has received of the log, by its state file; nothing when no state file can be read."""
     try:
         return Sent(**json.loads((home_of(log) / STATE / f"{name}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -71,7 +71,7 @@ class Feed:
             self._lock.close()
 
     def run(self, pause: Callable[[], bool] | None = None) -> Sent:
-        """Sends what is there; with `pause`, which waits a while and says whether to go on, until the run ends.
+        """Sends what is there; with `pause`, which waits a while and says whether to continue, until the run ends.
 
         UserError when the tracker's package or every line is missing; else what the tracker or the disk raise.
         """
@@ -133,7 +133,7 @@ class Feed:
         return self._tracker
 
     def _first(self, line: dict[str, Any]) -> About:
-        """The first line tells which run this is; another run's state does not count."""
+        """The first line says which run this is; another run's state does not count."""
         if self.sent.key != key_of(line):
             self.sent = Sent(key=key_of(line), again=self.sent.again if self._again else 0)
         if self._again:

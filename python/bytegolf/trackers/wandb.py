@@ -14,7 +14,7 @@ class Wandb:
 
     def __init__(self, about: About) -> None:
         """Whatever wandb raises goes through."""
-        # Its own choice of a place for caches and settings stays; what it holds of the run lies in the run's folder.
+        # Its own choice of a place for caches and settings stays; what it stores of the run is in the run's folder.
         wandb: Any = importlib.import_module("wandb")
         about.home.mkdir(parents=True, exist_ok=True)
         mode = os.environ.get("WANDB_MODE", "offline")

@@ -49,7 +49,7 @@ def watch_command(paths: Sequence[Path], once: bool, every_s: float, as_json: bo
 
 
 class _Watch:
-    """The runs that the paths mean, looked for anew where more may come."""
+    """The runs that the paths mean; where more may come, they are looked up again."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -97,7 +97,7 @@ def _show(watch: _Watch) -> None:
     out.print(frame(watch.runs, out.width, 1000, plain=not out.encoding.startswith("utf")))
     for run in watch.runs:
         if run.standing in ("gone", "interrupted"):
-            out.print(f"go on with: bytegolf train --resume --run {run.place.log.parent}", markup=False)
+            out.print(f"resume with: bytegolf train --resume --run {run.place.log.parent}", markup=False)
 
 
 def _live(watch: _Watch, every_s: float) -> None:
@@ -110,7 +110,7 @@ def _live(watch: _Watch, every_s: float) -> None:
     # In the alternate screen a frame of any height is redrawn in place; the last one is printed after it.
     with _keys(), Live(console=out, screen=True, auto_refresh=False) as live:
         while not watch.over():
-            foot = Text("q leaves; the run goes on", style="dim")
+            foot = Text("q leaves; the run continues", style="dim")
             live.update(Group(frame(watch.runs, out.width, out.height - 1, plain=plain), foot), refresh=True)
             if _pressed(every_s) in ("q", "Q", "\x03"):
                 return

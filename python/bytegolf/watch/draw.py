@@ -35,12 +35,12 @@ MOST_ROWS = 40
 
 
 def frame(runs: Sequence[Watched], width: int, height: int, *, plain: bool = False) -> RenderableType:
-    """All runs as they stand. `plain`: the terminal knows ASCII only. Long tables are cut to `height` lines."""
+    """All runs in their present state. `plain`: the terminal shows ASCII only. Long tables are cut to `height` lines."""
     return _one(runs[0], width, height, plain) if len(runs) == 1 else _table(runs, width, height, plain)
 
 
 def words(run: Watched) -> str:
-    """How a run stands, in a sentence without its name."""
+    """The state of a run, in a sentence without its name."""
     standing, age = run.standing, console.duration(run.age_s)
     if run.trouble:
         return f"cannot be read: {run.trouble}"

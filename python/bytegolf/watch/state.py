@@ -1,4 +1,4 @@
-"""What is known of a run by its log so far: numbers, curves, and whether it still goes on."""
+"""What a run's log says so far: numbers, curves, and whether it is still running."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bytegolf.trackers import score_name
 
 Standing = Literal["waiting", "training", "scoring", "silent", "gone", "done", "interrupted", "failed"]
 OVER = ("done", "interrupted", "failed", "gone")
-# A run says something each log_every steps; whoever says nothing for this much longer than usual is called silent.
+# A run logs every log_every steps; one that stays quiet this much longer than usual counts as silent.
 SILENT_S, SILENT_STEPS = 30.0, 10.0
 GONE_S = 3.0  # a lock that nobody holds may be one that the next part of the run is about to take
 CURVE_POINTS = 4096
@@ -70,7 +70,7 @@ class Watched:
 
     @property
     def share(self) -> float:
-        """How much of training is behind, 0 to 1, by steps or by the clock, whichever ends first."""
+        """How much of training is done, 0 to 1, by steps or by the clock, whichever ends first."""
         if self.end.get("reason") == "done":
             return 1.0
         config, step = self.start.get("config") or {}, self.step
@@ -82,7 +82,7 @@ class Watched:
 
     @property
     def done(self) -> int:
-        """Steps behind."""
+        """Steps done."""
         return int(self.step.get("step") or self.start.get("step") or 0)
 
     @property
@@ -92,7 +92,7 @@ class Watched:
 
     @property
     def standing(self) -> Standing:
-        """Where the run stands; "gone": no process writes the log any more, and it has no end."""
+        """State of the run; "gone": no process writes the log any more, and it has no end."""
         if not self.last_s:
             return "waiting"
         if self.end:
