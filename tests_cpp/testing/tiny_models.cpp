@@ -108,6 +108,7 @@ std::unique_ptr<Model> random_model(const Config& config, DType dtype, int threa
     const Tensor t = ParamTable::view(s, model->params().values());
     const Random random(23, s.name);
     const int64_t n = s.shape.numel();
+    if (n == 0) continue;  // skips of a single block
     const bool matrix = s.shape.rank() >= 2 && !starts_as_gains(s);
     const bool of_ids = s.group == Group::table || s.group == Group::head;
     const double inputs = matrix ? static_cast<double>(n / s.shape[0]) : 1;
