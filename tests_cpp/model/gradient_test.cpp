@@ -34,10 +34,12 @@ std::vector<int64_t> chosen(const double* gradient, int64_t n) {
   return out;
 }
 
-// Checks d part / d spec, `part` chosen by name and element; an empty choice leaves the tensor out.
+// Checks d part / d spec, `part` chosen by name and element; an empty choice leaves the tensor out. Returns the number
+// of elements checked, so that a choice that finds nothing is seen.
 template <class Choose>
-void check(Model& model, const TinyModel& m, Choose choose) {
+[[nodiscard]] int64_t check(Model& model, const TinyModel& m, Choose choose) {
   SCOPED_TRACE(m.name);
+  int64_t checked = 0;
   model.zero_gradients();
   model.loss(m.ids, m.targets, m.B, m.T, kLambda);
   model.backward();
@@ -51,6 +53,7 @@ void check(Model& model, const TinyModel& m, Choose choose) {
     for (int64_t i : chosen(gradient, n)) {
       const Part part = choose(s, i);
       if (part == nullptr) continue;
+      ++checked;
       const double x = value[i], allowed = tolerance::kModelDifference * largest + tolerance::kModelFloor;
       double expected = 0;
       for (double h : {1e-4, 1e-6}) {  // a smaller step where the larger one straddles the kink of an activation
@@ -64,6 +67,19 @@ void check(Model& model, const TinyModel& m, Choose choose) {
       EXPECT_NEAR(gradient[i], expected, allowed) << s.name << "[" << i << "], largest " << largest;
     }
   }
+  return checked;
+}
+
+// The least that check() finds in those tensors of a model for which `is` holds: chosen() takes three elements of each.
+template <class Is>
+int64_t three_of_each(const Model& model, Is is) {
+  int64_t n = 0;
+  for (const ParamSpec& s : model.params().specs())
+    if (is(s)) n += std::min<int64_t>(3, s.shape.numel());
+  return n;
+}
+int64_t three_of_each(const Model& model) {
+  return three_of_each(model, [](const ParamSpec&) { return true; });
 }
 
 bool of_jepa(const ParamSpec& s) {
@@ -80,7 +96,8 @@ void zero(Model& model, const char* name) {
 TEST(Gradients, OfEveryParameterOfEveryPlainModelEqualFiniteDifferences) {
   for (const TinyModel& m : tiny_models()) {
     if (m.config.jepa_chunk_size > 0 || m.config.jepa_pred_k > 0) continue;
-    check(*random_model(m.config, DType::f64), m, [](const ParamSpec&, int64_t) -> Part { return total; });
+    auto model = random_model(m.config, DType::f64);
+    EXPECT_GE(check(*model, m, [](const ParamSpec&, int64_t) -> Part { return total; }), three_of_each(*model));
   }
 }
 
@@ -90,22 +107,27 @@ TEST(Gradients, OfJepasBackboneAreThoseOfTheCrossEntropyAlone) {
     // Without injection the cross-entropy does not see the latents, which finite differences would move.
     auto model = random_model(m.config, DType::f64);
     zero(*model, "jepa_injection.weight");
-    check(*model, m, [](const ParamSpec& s, int64_t) -> Part { return of_jepa(s) ? nullptr : ce; });
+    const int64_t backbone = three_of_each(*model, [](const ParamSpec& s) { return s.group != Group::jepa; });
+    EXPECT_GE(check(*model, m, [](const ParamSpec& s, int64_t) -> Part { return of_jepa(s) ? nullptr : ce; }),
+              backbone);
     // With injection of a latent that does not depend on the backbone: z = 0, and the guess follows from the start
     // token.
     model = random_model(m.config, DType::f64);
     zero(*model, "jepa_projector.fc2.weight");
-    check(*model, m, [](const ParamSpec& s, int64_t) -> Part { return of_jepa(s) ? nullptr : total; });
+    EXPECT_GE(check(*model, m, [](const ParamSpec& s, int64_t) -> Part { return of_jepa(s) ? nullptr : total; }),
+              backbone);
   }
 }
 
 TEST(Gradients, OfJepasInjectionAreThoseOfTheCrossEntropyAndOfItsPredictorThoseOfItsLosses) {
   for (const TinyModel& m : tiny_models()) {
     if (m.config.jepa_chunk_size == 0) continue;
-    check(*random_model(m.config, DType::f64), m, [](const ParamSpec& s, int64_t) -> Part {
-      if (starts_with(s.name, "jepa_injection")) return ce;
-      return starts_with(s.name, "jepa_predictor") ? jepa : nullptr;
-    });
+    auto model = random_model(m.config, DType::f64);
+    const auto of = [](const char* prefix, Part part) {
+      return [=](const ParamSpec& s, int64_t) { return starts_with(s.name, prefix) ? part : nullptr; };
+    };
+    EXPECT_GE(check(*model, m, of("jepa_injection", ce)), 3);        // one matrix
+    EXPECT_GE(check(*model, m, of("jepa_predictor", jepa)), 3 * 3);  // a start token and two matrices
   }
 }
 
@@ -113,16 +135,19 @@ TEST(Gradients, OfTheLatentHeadsModelLeaveItsTargetsOut) {
   for (const TinyModel& m : tiny_models()) {
     if (m.config.jepa_pred_k == 0) continue;
     const int64_t row = m.config.model_dim, half = m.config.vocab_size() / 2;
-    check(*random_model(m.config, DType::f64), m, [=](const ParamSpec& s, int64_t i) -> Part {
+    auto model = random_model(m.config, DType::f64);
+    const auto part = [=](const ParamSpec& s, int64_t i) -> Part {
       return s.name == "tok_emb.weight" && i / row >= half ? ce : total;  // the upper half is only ever a target
-    });
+    };
+    EXPECT_GE(check(*model, m, part), three_of_each(*model));
   }
 }
 
 TEST(Gradients, CoverOnlyTargetsThatAreScored) {
   TinyModel m = tiny_model("byte260", "num_layers = 2", 2, 6);
   for (size_t i = 0; i < m.targets.size(); i += 3) m.targets[i] = -1;
-  check(*random_model(m.config, DType::f64), m, [](const ParamSpec&, int64_t) -> Part { return total; });
+  auto model = random_model(m.config, DType::f64);
+  EXPECT_GE(check(*model, m, [](const ParamSpec&, int64_t) -> Part { return total; }), three_of_each(*model));
 }
 
 TEST(Gradients, AddUpAndScale) {
