@@ -70,7 +70,7 @@ class Spans(html.parser.HTMLParser):
         ("aü€😀".encode(), [("a", 1), ("ü", 2 + 3), ("€", 4 + 5 + 6), ("😀", 7 + 8 + 9 + 10)]),
         (b"\xff\xc3", [("\\xff", 1), ("\\xc3", 2)]),
         (b"\xe2\x82a", [("\\xe2", 1), ("\\x82", 2), ("a", 3)]),  # a character that breaks off
-        (b"\xed\xa0\x80", [("\\xed", 1), ("\\xa0", 2), ("\\x80", 3)]),  # a surrogate is no UTF-8
+        (b"\xed\xa0\x80", [("\\xed", 1), ("\\xa0", 2), ("\\x80", 3)]),  # a surrogate is not UTF-8
         (b"\xc0\x80", [("\\xc0", 1), ("\\x80", 2)]),  # nor is an overlong form
         (b"\r\n\x00\x1b\x7f", [("^M", 1), ("↵", 2), ("^@", 3), ("^[", 4), ("^?", 5)]),
         ("\u0085\u00a0\u202e\U000e0001".encode(),
