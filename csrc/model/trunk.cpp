@@ -38,7 +38,7 @@ void Block::declare(ParamTable& p) {
 
 void Block::reserve(Plan& plan, Dims dims) {
   std::string name = prefix_.substr(0, prefix_.size() - 1);
-  if (visit_ > 0) name += "#" + std::to_string(visit_);
+  if (visit_ > 0) name.append("#").append(std::to_string(visit_));
   const Plan::Scope scope(plan, name);
   const int64_t N = dims.rows(), D = stack_.D;
   plan.keep(out_, "out", {N, D});
