@@ -154,6 +154,11 @@ class Config:
         1; decoupled weight decay of tables, vectors and scalars, times step size
         """
     @property
+    def architecture(self) -> str:
+        """
+        name; how the parts of a model are put together
+        """
+    @property
     def attn_windows(self) -> str:
         """
         ids per layer; e.g. "256,256,0", repeated over the layers; 0 or empty means unlimited
@@ -181,7 +186,7 @@ class Config:
     @property
     def bigram_init(self) -> str:
         """
-        name; start of the bigram table; zero never learns in byte260 (kept for parity)
+        name; initial values of the bigram table; zero never learns in byte260 (kept for parity)
         """
     @property
     def bigram_vocab_size(self) -> int:
@@ -191,12 +196,12 @@ class Config:
     @property
     def block(self) -> str:
         """
-        layer names; what one block is made of, in order
+        layer names; what a block is made of, in order; "attention mlp | mlp" alternates over the blocks
         """
     @property
     def bos_id(self) -> int:
         """
-        id that starts a document, -1 where the family has none
+        id that starts a document, -1 where the vocabulary has none
         """
     @property
     def byte_embed_dim(self) -> int:
@@ -211,7 +216,7 @@ class Config:
     @property
     def checkpoint_every(self) -> int:
         """
-        steps; distance of checkpoints; 0 means only on interruption and at the end
+        steps; between checkpoints; 0 means only on interruption and at the end
         """
     @property
     def device(self) -> str:
@@ -236,12 +241,12 @@ class Config:
     @property
     def eval_stride(self) -> int:
         """
-        ids; stride of the sliding score of record, at most seq_len counts
+        ids; stride of the sliding score of record; above seq_len it counts as seq_len
         """
     @property
     def family(self) -> str:
         """
-        name; vocabulary, parameter names and order of the input stages
+        name; the published program whose parameter names, first values and order of input stages hold
         """
     @property
     def grad_clip_norm(self) -> float:
@@ -281,12 +286,12 @@ class Config:
     @property
     def jepa_phase1_frac(self) -> float:
         """
-        fraction; of the run before that weight starts to rise
+        fraction; of the run before the weight of the JEPA losses starts to rise
         """
     @property
     def jepa_phase2_frac(self) -> float:
         """
-        fraction; of the run over which it rises; afterwards it is zero
+        fraction; of the run over which that weight rises; afterwards it is zero
         """
     @property
     def jepa_pred_k(self) -> int:
@@ -316,7 +321,7 @@ class Config:
     @property
     def log_every(self) -> int:
         """
-        steps; distance of log lines
+        steps; between log lines
         """
     @property
     def logit_softcap(self) -> float:
@@ -376,7 +381,7 @@ class Config:
     @property
     def norm_eps(self) -> float:
         """
-        mean square; added before every root of a norm
+        mean square; added under the root of every norm
         """
     @property
     def num_heads(self) -> int:
@@ -404,6 +409,11 @@ class Config:
         name; which weights become the artifact; best: lowest whole-chunk BPB on val_data
         """
     @property
+    def parallel_last_n(self) -> int:
+        """
+        blocks; in the last n blocks all layers read the same normed stream
+        """
+    @property
     def patch_size(self) -> int:
         """
         bytes; static patch length K; 1 means none
@@ -411,17 +421,17 @@ class Config:
     @property
     def q_gain_init(self) -> float:
         """
-        ratio; start of the learned gain on normed queries
+        ratio; initial value of the learned gain on normed queries
         """
     @property
     def rank_check_every(self) -> int:
         """
-        steps; distance of checks that all ranks hold the same bits; 0 means none
+        steps; between checks that all ranks hold the same bits; 0 means none
         """
     @property
     def rank_timeout_s(self) -> float:
         """
-        seconds; a rank without progress for so long ends the run
+        seconds; a rank that makes no progress for this long ends the run
         """
     @property
     def rope_base(self) -> float:
@@ -446,7 +456,7 @@ class Config:
     @property
     def seed(self) -> int:
         """
-        number; key of initial weights, data order and SIGReg directions
+        number; decides initial weights, data order and SIGReg directions
         """
     @property
     def seq_len(self) -> int:
@@ -466,7 +476,7 @@ class Config:
     @property
     def swa_every(self) -> int:
         """
-        steps; distance of SWA snapshots
+        steps; between SWA snapshots
         """
     @property
     def swa_last_frac(self) -> float:
@@ -486,7 +496,7 @@ class Config:
     @property
     def track(self) -> str:
         """
-        names; who follows log.jsonl: tensorboard, wandb, trackio, with commas; empty means nobody
+        names; trackers fed from log.jsonl: tensorboard, wandb, trackio, separated by commas; empty means none
         """
     @property
     def train_batch_ids(self) -> int:
@@ -511,22 +521,42 @@ class Config:
     @property
     def val_every(self) -> int:
         """
-        steps; distance of scorings during training; 0 means only at the end
+        steps; between scorings during training; 0 means only at the end
         """
     @property
     def val_ids(self) -> int:
         """
-        ids; scored by each of those; 0 means all
+        ids; scored each time during training; 0 means all
+        """
+    @property
+    def visits(self) -> str:
+        """
+        block numbers; the order blocks run in, e.g. "0 1 (2 3)x2 4": 2 and 3 run twice with the same weights; empty means each once
+        """
+    @property
+    def visits_start_frac(self) -> float:
+        """
+        fraction; of the run in which each block runs once, before the order of visits holds
+        """
+    @property
+    def vocab_name(self) -> str:
+        """
+        name of the vocabulary: option vocabulary, or the family's
         """
     @property
     def vocab_size(self) -> int:
         """
-        ids; 260 or 256, by family
+        ids; 260 or 256, by vocabulary
+        """
+    @property
+    def vocabulary(self) -> str:
+        """
+        name; what ids mean; auto: the vocabulary of the family
         """
     @property
     def warmdown_iters(self) -> int:
         """
-        steps; length of the final fall of the step size
+        steps; over which the step size falls at the end
         """
     @property
     def xsa_last_n(self) -> int:
@@ -608,6 +638,10 @@ class Losses:
     Means over the scored positions, in nats; total is what backward() differentiates.
     """
     def __repr__(self) -> str: ...
+    def as_dict(self) -> dict[str, typing.Any]:
+        """
+        Name -> nats, total last.
+        """
     @property
     def ce(self) -> float:
         """
@@ -1089,7 +1123,7 @@ def schedule(
     config: Config, step: int, elapsed_s: float = 0.0, mean_step_s: float = 0.0, predicted_step_s: float = 0.0
 ) -> dict[str, typing.Any]:
     """
-    Values of the schedules at step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, takes_snapshot, is_over.
+    Values of the schedules at step `step` (from 0): lr_factor, muon_momentum, jepa_lambda, revisits, takes_snapshot, is_over.
     """
 
 def shuffled(i: int, n: int, seed: int, epoch: int) -> int:
