@@ -345,9 +345,9 @@ def test_what_cannot_be_read_is_refused_with_its_name_and_changes_nothing():
         (damaged(device=abi.Device(8, 0)), r"neither the CPU nor a CUDA GPU .*8"),
         (damaged(dtype=abi.Type(abi.FLOAT, 32, 4)), "type that is not read"),
         (damaged(dtype=abi.Type(5, 64, 1)), "code 5 of 64 bits"),
-        (abi.Producer.of(array.view(np.int32), abi.INT), "no floating-point numbers"),
+        (abi.Producer.of(array.view(np.int32), abi.INT), "does not hold floating-point numbers"),
         (abi.Producer.of(array[:3], abi.FLOAT), r"has shape \(3, 16\)"),
-        (object(), "no floating-point numbers|has shape"),
+        (object(), "does not hold floating-point numbers|has shape"),
     ]:
         with pytest.raises(ValueError, match=words) as caught:
             model.load_parameters({**params, NAME: given})

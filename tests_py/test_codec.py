@@ -230,6 +230,7 @@ def test_parameters_survive_quantisation_and_packing(tmp_path: Path) -> None:
 # Wide enough that matrices of blocks and the token table have more than 65,536 elements.
 WIDE = {
     "num_layers": 2,
+    "xsa_last_n": 0,
     "model_dim": 320,
     "num_heads": 5,
     "seq_len": 16,

@@ -52,8 +52,8 @@ def test_the_median_gradient_in_bfloat16_is_close() -> None:
     assert check.passed, check
 
 
-def test_no_fixture_is_forgotten() -> None:
+def test_every_fixture_that_parity_reads_is_there() -> None:
     folder = SHARED / "fixtures"
     if not folder.exists():
         pytest.skip(f"no reference values at {folder}: set BYTEGOLF_SHARED to the folder that holds fixtures/")
-    assert sorted(path.stem for path in folder.glob("*.npz")) == NAMES
+    assert set(NAMES) <= {path.stem for path in folder.glob("*.npz")}
