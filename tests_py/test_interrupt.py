@@ -26,7 +26,7 @@ def test_the_second_signal_leaves_inside_one_long_call():
     # hashlib releases the GIL and returns to Python only after a long time, like a step of the core.
     code = """
 import hashlib, sys
-from bytegolf.interrupt import Interrupts
+from bytegolf.screen.interrupt import Interrupts
 with Interrupts("asked once"):
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 500_000_000)
