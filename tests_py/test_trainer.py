@@ -327,7 +327,7 @@ def test_nan_stops_the_step_names_the_tensor_and_changes_nothing() -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="other model options"):
+    with pytest.raises(ValueError, match="model options that differ"):
         Trainer(tiny(num_layers=3), text(), model=Model(tiny()))
     with pytest.raises(ValueError, match="integers"):
         Trainer(tiny(), text() * 0.5)
