@@ -94,7 +94,7 @@ def test_configs_of_the_fixtures_are_understood():
             if "config" not in data:
                 continue
             published = json.loads(bytes(data["config"]))
-        if published.get("family") not in ("byte260", "byte256"):  # of a system that this version does not hold
+        if "family" not in published or file.stem.startswith(("blt_", "hnet_")):  # architectures not held yet
             continue
         config = Config.from_published(published)
         seen += 1

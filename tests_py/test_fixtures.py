@@ -22,6 +22,21 @@ NAMES = [
     "sliding_eval",
     "train_byte260_jepa",
 ]
+# What parity does not read yet, by the first word of the name: other architectures, layers, optimisers and quantisers.
+UNREAD = {
+    "blt",
+    "canon",
+    "gated",
+    "gla",
+    "gptq",
+    "hnet",
+    "mamba2",
+    "ngram",
+    "normuon",
+    "polar",
+    "schedules",
+    "xsa",
+}
 
 
 @pytest.mark.parametrize(
@@ -52,8 +67,9 @@ def test_the_median_gradient_in_bfloat16_is_close() -> None:
     assert check.passed, check
 
 
-def test_every_fixture_that_parity_reads_is_there() -> None:
+def test_no_fixture_is_forgotten() -> None:
     folder = SHARED / "fixtures"
     if not folder.exists():
         pytest.skip(f"no reference values at {folder}: set BYTEGOLF_SHARED to the folder that holds fixtures/")
-    assert set(NAMES) <= {path.stem for path in folder.glob("*.npz")}
+    there = {path.stem for path in folder.glob("*.npz")}
+    assert sorted(name for name in there if name.split("_")[0] not in UNREAD) == NAMES
