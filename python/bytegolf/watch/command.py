@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import termios
+import threading
 import time
 import tty
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,11 +41,11 @@ def watch_command(paths: Sequence[Path], once: bool, every_s: float, as_json: bo
     if once:
         _show(watch)
         return watch.status()
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), _interrupted() as left:
         if sys.stdout.isatty():
-            _live(watch, every_s)
+            _live(watch, every_s, left)
         else:
-            _plain(watch, every_s)
+            _plain(watch, every_s, left)
     _show(watch)
     return watch.status()
 
@@ -100,7 +102,7 @@ def _show(watch: _Watch) -> None:
             out.print(f"resume with: bytegolf train --resume --run {run.place.log.parent}", markup=False)
 
 
-def _live(watch: _Watch, every_s: float) -> None:
+def _live(watch: _Watch, every_s: float, left: Callable[[], bool]) -> None:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -109,7 +111,7 @@ def _live(watch: _Watch, every_s: float) -> None:
     plain = not out.encoding.startswith("utf")
     # In the alternate screen a frame of any height is redrawn in place; the last one is printed after it.
     with _keys(), Live(console=out, screen=True, auto_refresh=False) as live:
-        while not watch.over():
+        while not (watch.over() or left()):
             foot = Text("q leaves; the run continues", style="dim")
             live.update(Group(frame(watch.runs, out.width, out.height - 1, plain=plain), foot), refresh=True)
             if _pressed(every_s) in ("q", "Q", "\x03"):
@@ -117,9 +119,9 @@ def _live(watch: _Watch, every_s: float) -> None:
             watch.look()
 
 
-def _plain(watch: _Watch, every_s: float) -> None:
+def _plain(watch: _Watch, every_s: float, left: Callable[[], bool]) -> None:
     last, said = -PLAIN_EVERY_S, ""
-    while not watch.over():
+    while not (watch.over() or left()):
         now = time.monotonic()
         text = "\n".join(line(run) if run.step else f"{run.place.name}  {words(run)}" for run in watch.runs)
         if now - last >= PLAIN_EVERY_S and text != said:
@@ -128,6 +130,20 @@ def _plain(watch: _Watch, every_s: float) -> None:
             last, said = now, text
         time.sleep(every_s)
         watch.look()
+
+
+@contextmanager
+def _interrupted() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C came. As an exception it is lost where Python is just inside a destructor or a callback."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    old = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 
 @contextmanager
