@@ -1,5 +1,6 @@
 """The documentation says what is there: its examples are read by the package itself, and the built pages name everything."""
 
+import dataclasses
 import html
 import inspect
 import os
@@ -125,7 +126,17 @@ def test_every_public_name_and_member_has_its_place(site):
             if issubclass(kind, Config):  # options are on a page of their own; the rest is for the core
                 members -= OPTIONS | {"set", "copy", "validate", "parse"}
             wanted |= {f"bytegolf.{name}.{member}" for member in members}
-    assert not wanted - places
+    assert not wanted - places, sorted(wanted - places)
+
+
+def options_of(function):
+    """Name and parameter of each option; a dataclass among the parameters stands for its fields."""
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        kind = getattr(parameter.annotation, "__origin__", parameter.annotation)
+        if dataclasses.is_dataclass(kind):
+            yield from options_of(kind)
+        else:
+            yield name, parameter
 
 
 @pytest.mark.slow
@@ -138,11 +149,14 @@ def test_every_verb_and_each_of_its_options_has_its_place(site):
         assert start >= 0, path
         ends = [end for end in (page.find("<h2", start), page.find("<h3", start), len(page)) if end >= 0]
         text = text_of(page[start : min(ends)])
-        for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        for name, parameter in options_of(function):
             if any(getattr(mark, "show", None) is False for mark in getattr(parameter.annotation, "__metadata__", ())):
                 continue  # for processes of ours, not for people
             shown = name.upper() if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL) else None
-            assert (shown or f"--{name.replace('_', '-')}") in text, f"{path}: {name}"
+            named = [
+                mark.name for mark in getattr(parameter.annotation, "__metadata__", ()) if getattr(mark, "name", None)
+            ]
+            assert (shown or (named[0][0] if named else f"--{name.replace('_', '-')}")) in text, f"{path}: {name}"
 
 
 @pytest.mark.slow

@@ -188,20 +188,6 @@ def test_its_page_may_be_worded_otherwise_but_its_figures_must_be_the_same(kept,
     assert wrong() == ["README.md: results, statistics and options"]
 
 
-@pytest.mark.slow
-def test_its_sources_build_and_score_in_a_fresh_environment(kept, capsys, monkeypatch):
-    monkeypatch.setenv("BYTEGOLF_CUDA", "OFF")
-    if shutil.which("ccache"):
-        monkeypatch.setenv("CMAKE_CXX_COMPILER_LAUNCHER", "ccache")
-    folder = kept / "records/track_non_record_16mb/2026-01-02_Tiny"
-    capsys.readouterr()
-    words = ["--val-data", kept / "data", "--dtype", "float64", "--device", "cpu", "--json"]
-    assert bytegolf("verify", folder, *words) == 0, capsys.readouterr().out
-    claims = {claim["what"]: claim for claim in json.loads(capsys.readouterr().out)["claims"]}
-    assert claims["rebuild"]["ok"]
-    assert claims["bits per byte of seed 5"]["ok"]
-
-
 def test_other_options_are_refused_with_both_values(place, capsys):
     assert resume(place, "matrix_lr=0.5") == 2
     assert "`matrix_lr = 0.025` there, `matrix_lr = 0.5` here" in capsys.readouterr().err.replace("\n", " ")
