@@ -1,44 +1,15 @@
-// One op to be timed: operands filled with normal numbers, a call, and the check of what the call left behind.
+// Whole models that bench_group() times, and the arithmetic of their steps.
 #pragma once
 
-#include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/config.h"
 #include "base/ctx.h"
-#include "base/random.h"
-#include "tensor/buffer.h"
+#include "bench/bench.h"
 #include "tensor/params.h"
-#include "tensor/tensor.h"
 
 namespace bg::bench {
-
-struct Case {
-  std::string shape;
-  double flops = 0, bytes = 0;
-  std::function<void()> run;
-  std::function<double()> error;  // after run(): relative error against the definition
-  double tolerance = 0;
-};
-
-/// Owns operands for as long as the case lives.
-class Operands {
- public:
-  /// Normal numbers, keyed by name.
-  Tensor normal(const std::string& name, Shape shape, DType dtype = DType::f32);
-  /// Zeros.
-  Tensor zeros(Shape shape, DType dtype = DType::f32);
-  /// A float64 copy.
-  Tensor doubled(Tensor x);
-
- private:
-  std::vector<Buffer> buffers_;
-};
-
-/// |got - want| / |want| in the 2-norm; got float32 or float64, want float64; both may be strided.
-double relative_error(Tensor got, Tensor want);
 
 /// Ids of random bytes, keyed by name.
 std::vector<int32_t> random_ids(const Config& config, const char* name, int64_t n);
@@ -54,13 +25,10 @@ StepFlops step_flops(const Config& config, const ParamTable& params, int64_t row
 /// The gradient of two rows of T ids as ctx computes it against the CPU in float64, over all parameters at once.
 double gradient_error(const Config& config, const Ctx& ctx, int64_t T);
 
-std::vector<Case> gemm_cases(const Ctx& ctx);
-std::vector<Case> attention_forward_cases(const Ctx& ctx);
-std::vector<Case> attention_backward_cases(const Ctx& ctx);
-std::vector<Case> newton_schulz_cases(const Ctx& ctx);
-std::vector<Case> adam_cases(const Ctx& ctx);
-std::vector<Case> elementwise_cases(const Ctx& ctx);
-std::vector<Case> step_cases(const Ctx& ctx);
-std::vector<Case> generate_cases(const Ctx& ctx);
+/// Optimiser; forward, forward and backward; whole steps; steps of generating (CPU only): each returns its figures.
+std::vector<Figure> bench_optimiser(const Ctx& ctx, double budget_s, int64_t B, int64_t T);
+std::vector<Figure> bench_model(const Ctx& ctx, double budget_s, int64_t B, int64_t T);
+std::vector<Figure> bench_steps(const Ctx& ctx, double budget_s, int64_t B, int64_t T);
+std::vector<Figure> bench_generate(const Ctx& ctx, double budget_s, int64_t B, int64_t T);
 
 }  // namespace bg::bench

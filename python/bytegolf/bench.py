@@ -1,15 +1,14 @@
-"""How fast this machine runs the parts of a step, and how far that is from what it could do: `bytegolf bench`.
+"""How fast one device runs the parts of a step, and how far that is from what it could do: `bytegolf bench`.
 
-Every op is checked against its definition before it is timed. Beside each figure stand two floors measured in the same
-run: its arithmetic at the machine's rate of matrix products, and its bytes at the machine's rate of copying.
+Every operation is checked against the CPU in float64 before it is timed. Beside each figure stand two floors measured in
+the same run: its arithmetic at the rate of a large matrix product, its bytes at the rate of copying.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,162 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from bytegolf import _bytegolf, bench_device, console, fingerprint
+from bytegolf import _bytegolf, console, fingerprint
+from bytegolf.bench_device import Asked, Row, raw_row, sliding, start
+from bytegolf.bench_ranks import scaling
+from bytegolf.device import find_libraries, resolve
 
-Row = dict[str, Any]
-
-EXTRA: dict[str, Callable[[float, int], list[Row]]] = {}
-
-
-def names() -> list[str]:
-    """Everything that `run_bench` can measure, in its order."""
-    return [*_bytegolf.bench_ops(), *EXTRA]
+# Rows and ids that one forward and backward takes: of training byte260-jepa; on the CPU what fits into seconds.
+SIZES = {"cpu": (2, 1024), "cuda": (12, 4096)}
 
 
-def run_bench(
-    device: str = "cpu",
-    json: bool = False,
-    ops: Sequence[str] | None = None,
-    *,
-    budget_s: float = 1.0,
-    threads: int = 0,
-    library: str = "builtin",
-    dtype: str = "auto",
-) -> dict[str, Any]:
-    """Measures `ops` (all when None), prints a table or JSON, and returns the same values.
-
-    device: "cpu" as below, in float32; any other as in `bench_device`, in `dtype`. budget_s: seconds of timed calls an op. threads: 0 means one per core. library: who multiplies
-    matrices ("builtin", "onednn", "openblas"). Returns `machine` (facts, gemm_gflops, copy_gbs) and `rows`, each with
-    op, shape, median_ms, best_ms, spread_percent (quartiles over median), arithmetic_floor_ms, bytes_floor_ms, gflops,
-    gemm_share (by the wall clock), gemm_share_cpu (by CPU time, which other programs cannot stretch), error, tolerance, ok. Raises ValueError for an unknown device, op or library.
-    """
-    if device != "cpu":
-        return bench_device.run(device, dtype, json, ops, budget_s=budget_s)
-    unknown = [op for op in ops or () if op not in names()]
-    if unknown:
-        raise ValueError(f"nothing called {unknown[0]!r} to measure; known are {', '.join(names())}")
-    find_libraries()
-    rates = _bytegolf.machine_rates(budget_s=min(0.5, budget_s), threads=threads, library=library)
-    machine = {
-        **fingerprint.machine(),
-        "threads": threads or fingerprint.cores(),
-        "target": _bytegolf.cpu_target(),
-        "gemm_library": library,
-        "gemm_libraries": _bytegolf.gemm_libraries(),
-        "gemm_gflops": rates["gemm_flops"] / 1e9,
-        "copy_gbs": rates["copy_bytes"] / 1e9,
-    }
-    rows: list[Row] = []
-    for op in ops or names():
-        if op in EXTRA:
-            raw = EXTRA[op](budget_s, threads)
-        else:
-            raw = _bytegolf.bench_op(op, budget_s=budget_s, threads=threads, library=library)
-        rows.extend(_figure(row, rates) for row in raw)
-    machine["load"] = os.getloadavg()[0]
-    found = {"machine": machine, "rows": rows}
-    if json:
-        console.print_json(found)
-    else:
-        show(found)
-    return found
-
-
-@functools.cache
-def find_libraries() -> None:
-    """Tells the core where the `scipy-openblas32` wheel keeps OpenBLAS, when it is installed."""
-    spec = importlib.util.find_spec("scipy_openblas32")
-    if spec is not None and spec.origin is not None:
-        _bytegolf.add_gemm_library_folder(str(Path(spec.origin).parent / "lib"))
-
-
-def _figure(raw: Row, rates: dict[str, float]) -> Row:
-    seconds = sorted(raw["seconds"])
-    median = statistics.median(seconds)
-    quarter = len(seconds) // 4
-    spread = seconds[-1 - quarter] - seconds[quarter]
-    flops, size = raw["flops"], raw["bytes"]
-    return {
-        "op": raw["op"],
-        "shape": raw["shape"],
-        "calls": len(seconds),
-        "median_ms": 1e3 * median,
-        "best_ms": 1e3 * seconds[0],
-        "spread_percent": 100 * spread / median,
-        "arithmetic_floor_ms": 1e3 * flops / rates["gemm_flops"],
-        "bytes_floor_ms": 1e3 * size / rates["copy_bytes"],
-        "gflops": flops / seconds[0] / 1e9,
-        "gbs": size / seconds[0] / 1e9,
-        "gemm_share": flops / seconds[0] / rates["gemm_flops"],
-        "gemm_share_cpu": flops / min(raw["cpu_seconds"]) / rates["gemm_flops_cpu"] if "cpu_seconds" in raw else 0.0,
-        "error": raw["error"],
-        "tolerance": raw["tolerance"],
-        "ok": bool(raw["error"] <= raw["tolerance"]),
-        **raw.get("more", {}),
-    }
-
-
-def show(found: dict[str, Any]) -> None:
-    """Prints what `run_bench` returned as a table."""
-    machine = found["machine"]
-    numbers = ("median", "best", "spread", "arithmetic", "bytes", "GFLOP/s", "of GEMM", "by CPU", "error")
-    table = console.table("op", "shape", *numbers, right=numbers)
-    for column in table.columns:
-        column.no_wrap = True
-    for row in found["rows"]:
-        flops = row["arithmetic_floor_ms"] > 0
-        table.add_row(
-            row["op"],
-            row["shape"],
-            _ms(row["median_ms"]),
-            _ms(row["best_ms"]),
-            f"{row['spread_percent']:.0f} %",
-            _ms(row["arithmetic_floor_ms"]) if flops else "",
-            _ms(row["bytes_floor_ms"]) if row["bytes_floor_ms"] else "",
-            f"{row['gflops']:.0f}" if flops else "",
-            f"{100 * row['gemm_share']:.0f} %" if flops else "",
-            f"{100 * row['gemm_share_cpu']:.0f} %" if flops else "",
-            f"{row['error']:.0e}" if row["ok"] else f"[red]{row['error']:.0e} > {row['tolerance']:.0e}[/]",
-        )
-    out = console.stdout()
-    if not out.is_terminal:
-        out.width = max(out.width, 160)  # a file or a pipe has no edge to fold at
-    out.print(table)
-    out.print(
-        f"{machine['threads']} threads, {machine['target']}, GEMM library {machine['gemm_library']}: "
-        f"{machine['gemm_gflops']:.0f} GFLOP/s (float32, 2048x512x512, best call); "
-        f"copying {machine['copy_gbs']:.1f} GB/s (read plus written)."
-    )
-    out.print(
-        "median, best: ms a call; spread: between quartiles, over the median; arithmetic, bytes: floors in ms at those "
-        "two rates; of GEMM: share of the GEMM rate, best call; by CPU: the same by CPU time; error: relative, against "
-        "the definition."
-    )
-    if machine["load"] > 1.3 * machine["threads"]:
-        out.print(
-            f"[yellow]The machine was busy (load {machine['load']:.1f} on {machine['cores']} cores): "
-            "trust the shares by CPU time.[/]"
-        )
-
-
-def _ms(value: float) -> str:
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
-def _timed(work: Callable[[], Any], budget_s: float, least: int = 1) -> list[float]:
-    seconds: list[float] = []
-    while len(seconds) < least or sum(seconds) < budget_s:
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-def _codec(budget_s: float, threads: int) -> list[Row]:
+def _codec(asked: Asked) -> list[Row]:
     """Quantising and packing 24.6 M parameters with the shapes of byte260-jepa, and reading them back."""
     from bytegolf.codec import dequantise, load_parameters, pack_parameters, quantise
 
-    random = np.random.default_rng(0)
+    random, threads = np.random.default_rng(0), asked.threads
     shapes: dict[str, tuple[int, ...]] = {"tok_emb.weight": (260, 512), "bigram.embed.weight": (4096, 32)}
     for layer in range(13):
         for name, shape in {
@@ -191,17 +48,224 @@ def _codec(budget_s: float, threads: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.bgolf"
         size = pack_parameters(params, path, threads=threads)
-        pack = _timed(lambda: pack_parameters(params, path, threads=threads), budget_s)
-        read = _timed(lambda: load_parameters(path, threads=threads), budget_s)
+        work: dict[str, Callable[[], Any]] = {
+            "pack": lambda: pack_parameters(params, path, threads=threads),
+            "read": lambda: load_parameters(path, threads=threads),
+        }
+        timed = {verb: _timed(call, asked.budget_s) for verb, call in work.items()}
         back = load_parameters(path, threads=threads)[1]
     want = dequantise(quantise(params, "int6_mixed", threads=threads))
-    error = max(float(np.max(np.abs(back[k] - want[k]))) for k in params)
-    what = f"{count / 1e6:.1f} M parameters, {console.size(size)}"
-    common = {"shape": what, "flops": 0.0, "error": error, "tolerance": 0.0, "more": {"artifact_bytes": size}}
     return [
-        {"op": "pack", "bytes": 4.0 * count + size, "seconds": pack, **common},
-        {"op": "read", "bytes": 4.0 * count + size, "seconds": read, **common},
+        raw_row(
+            "codec",
+            f"{verb} {count / 1e6:.1f} M parameters, {console.size(size)}",
+            **timed[verb],
+            bytes=4.0 * count + size,
+            error=max(float(np.max(np.abs(back[k] - want[k]))) for k in params),
+            checked_at="the size timed, absolute",
+        )
+        for verb in work
     ]
 
 
-EXTRA["codec"] = _codec
+def _timed(work: Callable[[], Any], budget_s: float) -> dict[str, list[float]]:
+    seconds: list[float] = []
+    cpu_seconds: list[float] = []
+    while not seconds or sum(seconds) < budget_s:
+        began, cpu_began = time.perf_counter(), time.process_time()
+        work()
+        seconds.append(time.perf_counter() - began)
+        cpu_seconds.append(time.process_time() - cpu_began)
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds}
+
+
+# What is timed from Python, after the groups of the core.
+WHOLE: dict[str, dict[str, Callable[[Asked], list[Row]]]] = {
+    "cpu": {"codec": _codec},
+    "cuda": {"start": start, "sliding": sliding, "scaling": scaling},
+}
+
+
+def names(device: str = "cpu") -> list[str]:
+    """Everything that `run_bench` can measure on the device, in its order."""
+    kind = device.partition(":")[0]
+    return [*_bytegolf.bench_groups(kind), *WHOLE[kind]]
+
+
+def run_bench(
+    device: str = "cpu",
+    as_json: bool = False,
+    ops: Sequence[str] | None = None,
+    *,
+    budget_s: float = 1.0,
+    threads: int = 0,
+    library: str = "builtin",
+    dtype: str = "auto",
+    rows: int = 0,
+    length: int = 0,
+) -> dict[str, Any]:
+    """Measures the groups `ops` (all when None), prints a table each as it is done, or JSON at the end; returns the same.
+
+    budget_s: seconds of timed calls, for a whole group on the CPU, for each figure on a GPU (at least 3 calls are made).
+    threads (0: one per core) and library (who multiplies matrices: builtin, onednn, openblas) are of the CPU. rows, length:
+    of ids that one forward and backward takes; 0 means those of SIZES. Returns `machine` (facts, gemm_gflops, copy_gbs) and
+    `rows`, each as `figure` makes it. Raises ValueError for an unknown device, group or library, and where the device
+    cannot be used.
+    """
+    device, dtype = resolve(device, dtype)
+    kind = device.partition(":")[0]
+    known = names(device)
+    unknown = [op for op in ops or () if op not in known]
+    if unknown:
+        raise ValueError(f"nothing called {unknown[0]!r} to measure on {device}; known are {', '.join(known)}")
+    find_libraries()
+    asked = Asked(device, dtype, rows or SIZES[kind][0], length or SIZES[kind][1], budget_s, threads)
+    rates = _bytegolf.bench_rates(min(0.5, budget_s), device, dtype, threads, library)
+    machine = _machine(asked, library, rates)
+    found: dict[str, Any] = {"machine": machine, "rows": []}
+    if not as_json:
+        _show_machine(machine)
+    for group in ops or known:
+        if group in WHOLE[kind]:
+            raw = WHOLE[kind][group](asked)
+        else:
+            raw = _bytegolf.bench_group(
+                group, asked.rows, asked.length, budget_s, device, dtype, threads=threads, library=library
+            )
+        figures = [figure(row, rates) for row in raw]
+        found["rows"].extend(figures)
+        if not as_json:
+            show(group, figures)
+    machine["load"] = os.getloadavg()[0]
+    if as_json:
+        console.print_json(found)
+    elif kind == "cpu" and machine["load"] > 1.3 * machine["threads"]:
+        console.stdout().print(
+            f"[yellow]The machine was busy (load {machine['load']:.1f} on {machine['cores']} cores): "
+            "trust the shares by CPU time.[/]"
+        )
+    return found
+
+
+def _machine(asked: Asked, library: str, rates: dict[str, float]) -> dict[str, Any]:
+    """Facts that the figures depend on."""
+    machine = {
+        **fingerprint.machine(),
+        "commit": fingerprint.commit(),
+        "device": asked.device,
+        "dtype": asked.dtype,
+        "rows": asked.rows,
+        "length": asked.length,
+        "gemm_gflops": rates["gemm_flops"] / 1e9,
+        "copy_gbs": rates["copy_bytes"] / 1e9,
+    }
+    if asked.device == "cpu":
+        machine["threads"] = asked.threads or fingerprint.cores()
+        machine["target"] = _bytegolf.cpu_target()
+        machine["gemm_library"] = library
+        machine["gemm_libraries"] = _bytegolf.gemm_libraries()
+    else:
+        info = _bytegolf.gpu_info()
+        machine |= {key: info[key] for key in ("gpus", "driver", "runtime")}
+        machine["libraries"] = _bytegolf.cuda_library_report()
+    return machine
+
+
+def figure(raw: Row, rates: dict[str, float]) -> Row:
+    """What is shown of one piece of work.
+
+    On the CPU, where other programs stretch calls, gflops, gbs and share are those of the best call, as the rates are; on a
+    GPU those of the median. share: of the larger of both floors; gemm_share_cpu: of the arithmetic by CPU time.
+    """
+    seconds = sorted(raw["seconds"])
+    median, quarter = statistics.median(seconds), len(seconds) // 4
+    cpu_seconds, error = raw["cpu_seconds"], raw["error"]
+    call = seconds[0] if cpu_seconds else median
+    arithmetic, copying = raw["flops"] / rates["gemm_flops"], raw["bytes"] / rates["copy_bytes"]
+    return {
+        "group": raw["group"],
+        "what": raw["what"],
+        "calls": len(seconds),
+        "median_ms": 1e3 * median,
+        "best_ms": 1e3 * seconds[0],
+        "spread_percent": 100 * (seconds[-1 - quarter] - seconds[quarter]) / median,
+        "arithmetic_floor_ms": 1e3 * arithmetic,
+        "bytes_floor_ms": 1e3 * copying,
+        "gflops": raw["flops"] / call / 1e9,
+        "gbs": raw["bytes"] / call / 1e9,
+        "share": max(arithmetic, copying) / call,
+        "gemm_share_cpu": raw["flops"] / min(cpu_seconds) / rates["gemm_flops_cpu"] if cpu_seconds else 0.0,
+        "ids_per_s": raw["ids"] / call,
+        "memory_bytes": raw["memory_bytes"],
+        "error": error,
+        "tolerance": raw["tolerance"],
+        "checked_at": raw["checked_at"],
+        "ok": error is None or bool(error <= raw["tolerance"]),
+    }
+
+
+def _show_machine(machine: dict[str, Any]) -> None:
+    if machine["device"] == "cpu":
+        where = f"{machine['cpu']}, {machine['threads']} threads, {machine['target']}, GEMM library {machine['gemm_library']}"
+    else:
+        versions = "; ".join(f"{row['name']} {row['version']}" for row in machine["libraries"])
+        where = f"{machine['gpus'][0]['name']}; {versions}"
+    console.stdout().print(
+        f"{where}. {machine['dtype']}, {machine['rows']} rows of {machine['length']} ids. Rates of this run: "
+        f"{machine['gemm_gflops']:,.0f} GFLOP/s (large matrix product), {machine['copy_gbs']:,.1f} GB/s (copy, read plus "
+        "written).\n"
+        "median, best: ms a call; spread: between quartiles, over the median; arithmetic, bytes: floors in ms at those two "
+        "rates; share: of the larger of both (CPU: best call, GPU: median); by CPU: of the arithmetic, by CPU time; error: "
+        "relative, against the CPU in float64."
+    )
+
+
+# Headings and cells of a group's table; a column that is empty in every row is left out.
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "median": lambda row: _ms(row["median_ms"]),
+    "best": lambda row: _ms(row["best_ms"]),
+    "spread": lambda row: f"{row['spread_percent']:.0f} %",
+    "calls": lambda row: str(row["calls"]),
+    "arithmetic": lambda row: _ms(row["arithmetic_floor_ms"]),
+    "bytes": lambda row: _ms(row["bytes_floor_ms"]),
+    "GFLOP/s": lambda row: _number(row["gflops"]),
+    "GB/s": lambda row: _number(row["gbs"]),
+    "share": lambda row: _percent(row["share"]),
+    "by CPU": lambda row: _percent(row["gemm_share_cpu"]),
+    "ids/s": lambda row: _number(row["ids_per_s"]),
+    "memory": lambda row: console.size(row["memory_bytes"]) if row["memory_bytes"] else "",
+    "error": lambda row: _error(row),
+}
+
+
+def show(group: str, figures: list[Row]) -> None:
+    """Prints the figures of one group as a table."""
+    cells = {heading: [cell(row) for row in figures] for heading, cell in COLUMNS.items()}
+    cells = {heading: column for heading, column in cells.items() if any(column)}
+    table = console.table(group, *cells, right=tuple(cells))
+    for column in table.columns:
+        column.no_wrap = True
+    for row, *shown in zip([row["what"] for row in figures], *cells.values(), strict=True):
+        table.add_row(row, *shown)
+    out = console.stdout()
+    if not out.is_terminal:
+        out.width = max(out.width, 160)  # a file or a pipe has no edge to fold at
+    out.print(table)
+    sys.stdout.flush()
+
+
+def _ms(value: float) -> str:
+    return "" if not value else f"{value:.4f}" if value < 1 else f"{value:.3f}" if value < 100 else f"{value:.1f}"
+
+
+def _number(value: float) -> str:
+    return "" if not value else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share else ""
+
+
+def _error(row: Row) -> str:
+    error = "" if row["error"] is None else f"{row['error']:.0e}"
+    return error if row["ok"] else f"[red]{error} > {row['tolerance']:.0e}[/]"

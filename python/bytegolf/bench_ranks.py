@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from bytegolf import _bytegolf, fingerprint
+from bytegolf.bench_device import Asked, Row, raw_row
 from bytegolf.config import Config
 from bytegolf.console import UserError
 from bytegolf.device import of_rank
 from bytegolf.dist.group import Group
 from bytegolf.launch import launch, ranks_here
 
-Row = dict[str, Any]
 CHECKED, TIMED, WARM = 100, 60, 10  # steps
 LOSS_TOLERANCE = 1e-3  # nats, absolute: sums in another order, a hundred steps long
 
@@ -34,49 +34,47 @@ def ranks_to_try(device: str) -> list[int]:
     return sorted({most, *(2**k for k in range(most.bit_length()) if 2**k <= most)})
 
 
-def scaling(device: str, dtype: str, rows: int, length: int) -> list[Row]:
-    """One row for each number of ranks, `rows` * `length` ids a rank and step; share_of_linear beside it in `what`."""
+def scaling(asked: Asked) -> list[Row]:
+    """One row for each number of ranks, rows * length ids a rank and step; share_of_linear beside it in `what`."""
+    device = asked.device
     counts = ranks_to_try(device)
-    per_rank = rows * length
+    per_rank = asked.rows * asked.length
     found: list[Row] = []
     one_s = 0.0
     for count in counts:
         error = None
         if count > 1:
             one, all_ranks = (
-                _trained(device, dtype, ranks, rows, length, count * per_rank, CHECKED)["losses"]
+                _trained(asked, ranks, count * per_rank, CHECKED)["losses"]
                 for ranks in (1, count)
             )
             error = max(abs(a - b) for a, b in zip(one, all_ranks, strict=True))
-        timed = _trained(device, dtype, count, rows, length, count * per_rank, WARM + TIMED)
+        timed = _trained(asked, count, count * per_rank, WARM + TIMED)
         seconds = timed["seconds"][WARM:]
         middle = float(np.median(seconds))
         one_s = one_s or middle
         name = f"{count} {'GPU' if device == 'cuda' else 'process'}{'' if count == 1 else 's' if device == 'cuda' else 'es'}"
         linear = f"; {100 * one_s / middle:.1f} % of linear" if count > 1 else ""
         found.append(
-            {
-                "group": "scaling",
-                "what": f"{name}, {per_rank:,} ids each{linear}",
-                "seconds": seconds,
-                "flops": 0.0,
-                "bytes": 0.0,
-                "ids": count * per_rank,
-                "memory_bytes": 0,
-                "error": error,
-                "tolerance": LOSS_TOLERANCE,
-                "checked_at": f"{CHECKED} steps of {count * per_rank:,} ids by 1 and by {count}",
-            }
+            raw_row(
+                "scaling",
+                f"{name}, {per_rank:,} ids each{linear}",
+                seconds,
+                ids=count * per_rank,
+                error=error,
+                tolerance=LOSS_TOLERANCE,
+                checked_at=f"{CHECKED} steps of {count * per_rank:,} ids by 1 and by {count}",
+            )
         )
     return found
 
 
-def _trained(device: str, dtype: str, ranks: int, rows: int, length: int, batch: int, steps: int) -> dict[str, Any]:
+def _trained(asked: Asked, ranks: int, batch: int, steps: int) -> dict[str, Any]:
     """What `work` wrote, run by so many ranks."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
-        words = [device, dtype, rows, length, batch, steps, out]
-        status = launch([str(word) for word in words], ranks, cores=device == "cpu", module="bytegolf.bench_ranks")
+        words = [asked.device, asked.dtype, asked.rows, asked.length, batch, steps, out]
+        status = launch([str(word) for word in words], ranks, cores=asked.device == "cpu", module="bytegolf.bench_ranks")
         if status != 0 or not out.is_file():
             raise UserError(f"{ranks} ranks could not train {steps} steps (status {status})")
         return dict(json.loads(out.read_text()))

@@ -67,9 +67,14 @@ def why_no_gpu() -> str:
 
 @functools.cache
 def find_libraries() -> None:
-    """Tells the core where NVIDIA's Python packages keep CUDA's libraries, when they are installed."""
+    """Tells the core where Python packages keep libraries that it can use, when they are installed: NVIDIA's those of CUDA,
+    scipy-openblas32 OpenBLAS.
+    """
     for folder in library_folders():
         _bytegolf.add_cuda_library_folder(str(folder))
+    openblas = importlib.util.find_spec("scipy_openblas32")
+    if openblas is not None and openblas.origin is not None:
+        _bytegolf.add_gemm_library_folder(str(Path(openblas.origin).parent / "lib"))
 
 
 def library_folders() -> list[Path]:

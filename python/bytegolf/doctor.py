@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from bytegolf import _bytegolf, console, device, fingerprint
-from bytegolf.bench import find_libraries
 
 GEMM_BUDGET_S = 0.2  # seconds of measuring, per library
 
@@ -64,13 +63,17 @@ def cuda() -> dict[str, Any]:
     return {"live": not why, "why": why, **info, "libraries": libraries}
 
 
+def _gflops(library: str) -> float:
+    return float(_bytegolf.bench_rates(GEMM_BUDGET_S, library=library)["gemm_flops"]) / 1e9
+
+
 def gemm_libraries() -> list[dict[str, Any]]:
     """Each library that can multiply matrices: whether it is live, its measured speed, and what is known of it."""
-    find_libraries()
+    device.find_libraries()
     found = []
     for row in _bytegolf.gemm_libraries():
         live = bool(row["available"])
-        rate = _bytegolf.machine_rates(GEMM_BUDGET_S, 0, row["name"])["gemm_flops"] / 1e9 if live else None
+        rate = _gflops(row["name"]) if live else None
         found.append({"name": row["name"], "live": live, "gflops": rate, "detail": row["detail"]})
     return found
 
