@@ -1,7 +1,7 @@
 """How fast one device runs the parts of a step, and how far that is from what it could do: `bytegolf bench`.
 
-Every operation is checked against the CPU in float64 before it is timed. Beside each figure stand two floors measured in
-the same run: its arithmetic at the rate of a large matrix product, its bytes at the rate of copying.
+Every operation is checked against the CPU in float64 before it is timed. Beside each figure stand two floors measured
+in the same run: its arithmetic at the rate of a large matrix product, its bytes at the rate of copying.
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ def run_bench(
     rows: int = 0,
     length: int = 0,
 ) -> dict[str, Any]:
-    """Measures the groups `ops` (all when None), prints a table each as it is done, or JSON at the end; returns the same.
+    """Measures the groups `ops` (all when None), prints a table of each or JSON at the end; returns the same values.
 
-    budget_s: seconds of timed calls, for a whole group on the CPU, for each figure on a GPU (at least 3 calls are made).
-    threads (0: one per core) and library (who multiplies matrices: builtin, onednn, openblas) are of the CPU. rows, length:
-    of ids that one forward and backward takes; 0 means those of SIZES. Returns `machine` (facts, gemm_gflops, copy_gbs) and
-    `rows`, each as `figure` makes it. Raises ValueError for an unknown device, group or library, and where the device
-    cannot be used.
+    budget_s: seconds of timed calls, for a whole group on the CPU, for each figure on a GPU (at least 3 calls are
+    made). threads (0: one per core) and library (who multiplies matrices: builtin, onednn, openblas) apply to the
+    CPU. rows, length: of ids that one forward and backward takes; 0 means those of SIZES. Returns `machine` (facts,
+    gemm_gflops, copy_gbs) and `rows`, each as `figure` makes it. Raises ValueError for an unknown device, group or
+    library, and where the device cannot be used.
     """
     device, dtype = resolve(device, dtype)
     kind = device.partition(":")[0]
@@ -174,8 +174,8 @@ def _machine(asked: Asked, library: str, rates: dict[str, float]) -> dict[str, A
 def figure(raw: Row, rates: dict[str, float]) -> Row:
     """What is shown of one piece of work.
 
-    On the CPU, where other programs stretch calls, gflops, gbs and share are those of the best call, as the rates are; on a
-    GPU those of the median. share: of the larger of both floors; gemm_share_cpu: of the arithmetic by CPU time.
+    On the CPU, where other programs stretch calls, gflops, gbs and share are those of the best call, as the rates are;
+    on a GPU those of the median. share: of the larger of both floors; gemm_share_cpu: of the arithmetic by CPU time.
     """
     seconds = sorted(raw["seconds"])
     median, quarter = statistics.median(seconds), len(seconds) // 4
@@ -206,52 +206,19 @@ def figure(raw: Row, rates: dict[str, float]) -> Row:
 
 def _show_machine(machine: dict[str, Any]) -> None:
     if machine["device"] == "cpu":
-        where = f"{machine['cpu']}, {machine['threads']} threads, {machine['target']}, GEMM library {machine['gemm_library']}"
+        library = f"GEMM library {machine['gemm_library']}"
+        where = f"{machine['cpu']}, {machine['threads']} threads, {machine['target']}, {library}"
     else:
         versions = "; ".join(f"{row['name']} {row['version']}" for row in machine["libraries"])
         where = f"{machine['gpus'][0]['name']}; {versions}"
     console.stdout().print(
         f"{where}. {machine['dtype']}, {machine['rows']} rows of {machine['length']} ids. Rates of this run: "
-        f"{machine['gemm_gflops']:,.0f} GFLOP/s (large matrix product), {machine['copy_gbs']:,.1f} GB/s (copy, read plus "
-        "written).\n"
-        "median, best: ms a call; spread: between quartiles, over the median; arithmetic, bytes: floors in ms at those two "
-        "rates; share: of the larger of both (CPU: best call, GPU: median); by CPU: of the arithmetic, by CPU time; error: "
-        "relative, against the CPU in float64."
+        f"{machine['gemm_gflops']:,.0f} GFLOP/s (large matrix product), {machine['copy_gbs']:,.1f} GB/s (copy, read "
+        "plus written).\n"
+        "median, best: ms a call; spread: between quartiles, over the median; arithmetic, bytes: floors in ms at "
+        "those two rates; share: of the larger of both (CPU: best call, GPU: median); by CPU: of arithmetic, by CPU "
+        "time; error: relative, against the CPU in float64."
     )
-
-
-# Headings and cells of a group's table; a column that is empty in every row is left out.
-COLUMNS: dict[str, Callable[[Row], str]] = {
-    "median": lambda row: _ms(row["median_ms"]),
-    "best": lambda row: _ms(row["best_ms"]),
-    "spread": lambda row: f"{row['spread_percent']:.0f} %",
-    "calls": lambda row: str(row["calls"]),
-    "arithmetic": lambda row: _ms(row["arithmetic_floor_ms"]),
-    "bytes": lambda row: _ms(row["bytes_floor_ms"]),
-    "GFLOP/s": lambda row: _number(row["gflops"]),
-    "GB/s": lambda row: _number(row["gbs"]),
-    "share": lambda row: _percent(row["share"]),
-    "by CPU": lambda row: _percent(row["gemm_share_cpu"]),
-    "ids/s": lambda row: _number(row["ids_per_s"]),
-    "memory": lambda row: console.size(row["memory_bytes"]) if row["memory_bytes"] else "",
-    "error": lambda row: _error(row),
-}
-
-
-def show(group: str, figures: list[Row]) -> None:
-    """Prints the figures of one group as a table."""
-    cells = {heading: [cell(row) for row in figures] for heading, cell in COLUMNS.items()}
-    cells = {heading: column for heading, column in cells.items() if any(column)}
-    table = console.table(group, *cells, right=tuple(cells))
-    for column in table.columns:
-        column.no_wrap = True
-    for row, *shown in zip([row["what"] for row in figures], *cells.values(), strict=True):
-        table.add_row(row, *shown)
-    out = console.stdout()
-    if not out.is_terminal:
-        out.width = max(out.width, 160)  # a file or a pipe has no edge to fold at
-    out.print(table)
-    sys.stdout.flush()
 
 
 def _ms(value: float) -> str:
@@ -269,3 +236,37 @@ def _percent(share: float) -> str:
 def _error(row: Row) -> str:
     error = "" if row["error"] is None else f"{row['error']:.0e}"
     return error if row["ok"] else f"[red]{error} > {row['tolerance']:.0e}[/]"
+
+
+# Headings and cells of a group's table; a column that is empty in every row is left out.
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "median": lambda row: _ms(row["median_ms"]),
+    "best": lambda row: _ms(row["best_ms"]),
+    "spread": lambda row: f"{row['spread_percent']:.0f} %",
+    "calls": lambda row: str(row["calls"]),
+    "arithmetic": lambda row: _ms(row["arithmetic_floor_ms"]),
+    "bytes": lambda row: _ms(row["bytes_floor_ms"]),
+    "GFLOP/s": lambda row: _number(row["gflops"]),
+    "GB/s": lambda row: _number(row["gbs"]),
+    "share": lambda row: _percent(row["share"]),
+    "by CPU": lambda row: _percent(row["gemm_share_cpu"]),
+    "ids/s": lambda row: _number(row["ids_per_s"]),
+    "memory": lambda row: console.size(row["memory_bytes"]) if row["memory_bytes"] else "",
+    "error": _error,
+}
+
+
+def show(group: str, figures: list[Row]) -> None:
+    """Prints the figures of one group as a table."""
+    cells = {heading: [cell(row) for row in figures] for heading, cell in COLUMNS.items()}
+    cells = {heading: column for heading, column in cells.items() if any(column)}
+    table = console.table(group, *cells, right=tuple(cells))
+    for column in table.columns:
+        column.no_wrap = True
+    for row, *shown in zip([row["what"] for row in figures], *cells.values(), strict=True):
+        table.add_row(row, *shown)
+    out = console.stdout()
+    if not out.is_terminal:
+        out.width = max(out.width, 160)  # a file or a pipe has no edge to fold at
+    out.print(table)
+    sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""How much faster several GPUs (or processes on the CPU) train, and whether they train the same: `bytegolf bench scaling`.
+"""How much faster several GPUs (or processes on the CPU) train, and whether they train the same: `bench scaling`.
 
-Each figure comes from processes of its own, as `bytegolf launch` starts them. Checked first: the losses of CHECKED steps with one
-global batch, by one rank and by all.
+Each figure comes from processes of its own, as `bytegolf launch` starts them. Checked first: the losses of CHECKED
+steps with one global batch, by one rank and by all.
 """
 
 from __future__ import annotations
@@ -44,16 +44,14 @@ def scaling(asked: Asked) -> list[Row]:
     for count in counts:
         error = None
         if count > 1:
-            one, all_ranks = (
-                _trained(asked, ranks, count * per_rank, CHECKED)["losses"]
-                for ranks in (1, count)
-            )
+            one, all_ranks = (_trained(asked, ranks, count * per_rank, CHECKED)["losses"] for ranks in (1, count))
             error = max(abs(a - b) for a, b in zip(one, all_ranks, strict=True))
         timed = _trained(asked, count, count * per_rank, WARM + TIMED)
         seconds = timed["seconds"][WARM:]
         middle = float(np.median(seconds))
         one_s = one_s or middle
-        name = f"{count} {'GPU' if device == 'cuda' else 'process'}{'' if count == 1 else 's' if device == 'cuda' else 'es'}"
+        one_of, many_of = ("GPU", "GPUs") if device == "cuda" else ("process", "processes")
+        name = f"{count} {one_of if count == 1 else many_of}"
         linear = f"; {100 * one_s / middle:.1f} % of linear" if count > 1 else ""
         found.append(
             raw_row(
@@ -74,14 +72,16 @@ def _trained(asked: Asked, ranks: int, batch: int, steps: int) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
         words = [asked.device, asked.dtype, asked.rows, asked.length, batch, steps, out]
-        status = launch([str(word) for word in words], ranks, cores=asked.device == "cpu", module="bytegolf.bench_ranks")
+        status = launch(
+            [str(word) for word in words], ranks, cores=asked.device == "cpu", module="bytegolf.bench_ranks"
+        )
         if status != 0 or not out.is_file():
             raise UserError(f"{ranks} ranks could not train {steps} steps (status {status})")
         return dict(json.loads(out.read_text()))
 
 
 def work(words: Sequence[str]) -> None:
-    """One rank: trains the preset byte260-jepa, smaller on the CPU, and lets rank 0 write losses and seconds of each step."""
+    """One rank: trains the preset byte260-jepa, smaller on the CPU; rank 0 writes losses and seconds of each step."""
     from bytegolf.data.corpus import embedded_corpus
     from bytegolf.trainer import Trainer
 
