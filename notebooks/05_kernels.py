@@ -267,12 +267,12 @@ table.style.format("{:.1e}").set_caption("largest error over largest value, core
 #
 # $$\text{rate} \le \min(\text{arithmetic rate},\; I \cdot \text{copying rate}) .$$
 #
-# `bytegolf bench` checks every operation against its definition, times it, and measures both rates in the same run. Its `--json`
+# `bytegolf bench` checks every operation against float64, times it, and measures both rates in the same run. Its `--json`
 # is drawn here: left what is bound by arithmetic; right the rest, its bytes as a share of the rate of a plain copy. Above 100 %
 # the arrays stayed in the cache; far below it exponentials, roots and sines take longer than the memory does.
 
 # %%
-ops = ["gemm", "attention_forward", "attention_backward", "newton_schulz", "adam", "elementwise"]
+ops = ["gemm", "attention", "newton_schulz", "adam", "elementwise"]
 bench = subprocess.run(
     [sys.executable, "-m", "bytegolf", "bench", *ops, "--budget-s", str(SECONDS / 200), "--json"],
     capture_output=True,
@@ -298,9 +298,9 @@ left.text(
     rotation_mode="anchor",
     transform_rotates_text=True,
 )
-marks = {"gemm": "o", "attention_forward": "s", "attention_backward": "D", "newton_schulz": "^"}
-for (op, marker), colour in zip(marks.items(), (FAINT, BLUE, GREEN, ORANGE), strict=True):
-    some = computing[computing.op == op]
+marks = {"gemm": "o", "attention": "s", "newton_schulz": "^"}
+for (op, marker), colour in zip(marks.items(), (FAINT, BLUE, ORANGE), strict=True):
+    some = computing[computing.group == op]
     left.plot(some.intensity, some.gflops, marker, color=colour, markersize=7, alpha=0.9, label=op.replace("_", " "))
 left.set(
     xscale="log",
@@ -317,9 +317,7 @@ left.xaxis.set_major_formatter("{x:g}")
 left.legend(frameon=False, loc="lower right")
 
 share = (100 * moving.gbs / copy).to_numpy()
-names = [
-    shape.split(" (")[0] if op == "elementwise" else op for op, shape in zip(moving.op, moving["shape"], strict=True)
-]
+names = [what if group == "elementwise" else group for group, what in zip(moving.group, moving.what, strict=True)]
 bars = right.barh(names, share, color=BLUE, height=0.75)
 right.bar_label(bars, [f"{v:.0f}" for v in share], padding=3, fontsize=7)
 right.axvline(100, color=INK, linewidth=1.2)

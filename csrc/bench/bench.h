@@ -1,7 +1,10 @@
-// How fast the parts of a step are: each op is checked against its definition first, then timed on shapes of the
-// reference models. What the figures are held against (matrix products, memory) is measured in the same run.
+// How fast the parts of a step are on one device, beside what the device can do: `bytegolf bench`.
+//
+// Each piece of work is checked, then timed. What its figures are held against (matrix products, memory) is measured in
+// the same run.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,30 +12,35 @@
 
 namespace bg {
 
-/// One op on one shape.
-struct BenchFigure {
-  std::string op, shape;
-  double flops = 0;      // arithmetic of one call: additions and multiplications of its products, causal pairs only
-  double bytes = 0;      // operands read and results written once
-  double error = 0;      // relative, against the definition in float64
-  double tolerance = 0;  // of that error
-  std::vector<double> seconds;      // of the calls timed, by the wall clock
-  std::vector<double> cpu_seconds;  // the same calls, summed over threads: what other programs take does not count
+/// One piece of work at one size.
+struct Figure {
+  std::string group, what;
+  double flops = 0;             // additions and multiplications of its matrix products and attention, causal pairs only
+  double bytes = 0;             // operands read and results written once; 0 where nobody counted
+  double ids = 0;               // that a whole step reads; 0 for parts of one
+  std::optional<double> error;  // relative, against float64 on the CPU at the size `checked_at`; absent: not checked
+  double tolerance = 0;         // of that error
+  std::string checked_at;
+  double memory_bytes = 0;          // of the GPU, that a model and its training take; 0 for single operations
+  std::vector<double> seconds;      // of the calls timed: by the GPU's clock, on the CPU by the wall clock
+  std::vector<double> cpu_seconds;  // on the CPU: the same calls, summed over threads, whatever else runs; else empty
 };
 
-/// What this machine can do with ctx's threads: the floors that figures are shown beside.
-struct MachineRates {
-  double gemm_flops = 0;      // a second: best call of a (2048, 512) x (512, 512) float32 product
-  double gemm_flops_cpu = 0;  // the same a second of one thread's CPU time
-  double copy_bytes = 0;      // a second: best copy of 128 MiB, bytes read plus bytes written
+/// What ctx's device can do: the floors of all figures are measured against these.
+struct Rates {
+  double gemm_flops = 0;      // a second. GPU: median 8192^3 product in ctx.dtype; CPU: best (2048,512)x(512,512)
+  double gemm_flops_cpu = 0;  // CPU only: the same a second of one thread's CPU time
+  double copy_bytes = 0;      // a second, bytes read plus written. GPU: median copy of 1 GiB; CPU: best of 128 MiB
 };
-MachineRates measure_machine(const Ctx& ctx, double budget_s);
+Rates measure_rates(const Ctx& ctx, double budget_s);
 
-/// Names of the ops that bench_op() knows, in order.
-std::vector<std::string> bench_ops();
+/// Groups that are measured on the device, in order.
+std::vector<std::string> bench_groups(Device device);
 
-/// Checks and times the op for about budget_s seconds of timed calls, at least three. float32, ctx.pool's threads.
-/// Throws InvalidArgument for unknown names, and when the ctx's GEMM library is not available.
-std::vector<BenchFigure> bench_op(const Ctx& ctx, const std::string& name, double budget_s);
+/// Checks and times every piece of work of a group on B rows of T ids, where it depends on them. GPU: at least 20 calls
+/// each after a warm-up, but no more than about budget_s seconds a piece once 3 were made. CPU, with the pool's
+/// threads: calls of about budget_s seconds for the whole group, at least 3 a piece. Throws InvalidArgument for groups
+/// unknown on the device, and when the ctx's GEMM library is not available.
+std::vector<Figure> bench_group(const Ctx& ctx, const std::string& group, double budget_s, int64_t B, int64_t T);
 
 }  // namespace bg

@@ -1,14 +1,15 @@
-// A whole training step of byte260-jepa at B = 2, T = 1024: forward, loss, backward, clipping, Muon, Adam, averages.
+// What a whole training step costs in arithmetic, and whether its gradient is right.
 #include <algorithm>
-#include <cmath>
 
+#include "base/random.h"
 #include "bench/cases.h"
+#include "bench/ops.h"
+#include "model/model.h"
 #include "tensor/transfer.h"
-#include "train/trainer.h"
 
 namespace bg::bench {
 
-constexpr int64_t kRows = 2, kLength = 1024;
+constexpr int64_t kRows = 2;
 
 std::vector<int32_t> random_ids(const Config& config, const char* name, int64_t n) {
   const Random random(0, name, 0);
@@ -55,33 +56,7 @@ double gradient_error(const Config& config, const Ctx& ctx, int64_t T) {
     model->loss(ids, targets, kRows, T, 0.001);
     model->backward();
   }
-  const std::vector<double> got = download(ctx, fast.params().grads()),
-                            want = download(reference, exact.params().grads());
-  double off = 0, size = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    off += (got[i] - want[i]) * (got[i] - want[i]);
-    size += want[i] * want[i];
-  }
-  return std::sqrt(off / size);
-}
-
-std::vector<Case> step_cases(const Ctx& ctx) {
-  Config config = Config::preset("byte260-jepa");
-  config.set("seq_len", std::to_string(kLength));
-  const auto model = std::make_shared<Model>(config, ctx, 0);
-  const auto trainer = std::make_shared<Trainer>(config, model, nullptr);
-  const auto ids = std::make_shared<std::vector<int32_t>>(random_ids(config, "ids", kRows * kLength));
-  const auto targets = std::make_shared<std::vector<int32_t>>(random_ids(config, "targets", kRows * kLength));
-  Case c;
-  c.shape = words("byte260-jepa", "B", kRows, "T", kLength);
-  const StepFlops flops = step_flops(*model, kRows, kLength);
-  c.flops = flops.forward + flops.backward + flops.optimiser;
-  // Weights, gradients, momentum and averages: read and written once each.
-  c.bytes = 8.0 * 4 * static_cast<double>(model->params().numel());
-  c.tolerance = 1e-4;
-  c.run = [trainer, ids, targets] { trainer->step_on(*ids, *targets, kRows, kLength); };
-  c.error = [config, ctx] { return gradient_error(config, ctx, 48); };
-  return {std::move(c)};
+  return relative_error(download(ctx, fast.params().grads()), download(reference, exact.params().grads()));
 }
 
 }  // namespace bg::bench

@@ -1,17 +1,62 @@
 // Benchmarks and the list of GEMM libraries, for Python.
 #include "bench/bench.h"
 
-#include "base/memory.h"
-#include "bench/device_bench.h"
+#include <tuple>
+
 #include "bindings/arrays.h"
 #include "kernels/gemm_library.h"
 
 namespace bg::bindings {
 namespace {
 
-Ctx bench_context(int threads, const std::string& library) {
-  Ctx ctx;
-  ctx.pool = std::make_shared<ThreadPool>(threads);
+// Which members of a struct Python sees, under which names.
+template <class Row, class Member>
+struct Field {
+  const char* name;
+  Member Row::*member;
+};
+template <class Row, class Member>
+Field(const char*, Member Row::*) -> Field<Row, Member>;
+
+constexpr std::tuple kFigure{
+    Field{"group", &Figure::group},
+    Field{"what", &Figure::what},
+    Field{"flops", &Figure::flops},
+    Field{"bytes", &Figure::bytes},
+    Field{"ids", &Figure::ids},
+    Field{"error", &Figure::error},
+    Field{"tolerance", &Figure::tolerance},
+    Field{"checked_at", &Figure::checked_at},
+    Field{"memory_bytes", &Figure::memory_bytes},
+    Field{"seconds", &Figure::seconds},
+    Field{"cpu_seconds", &Figure::cpu_seconds},
+};
+constexpr std::tuple kRates{
+    Field{"gemm_flops", &Rates::gemm_flops},
+    Field{"gemm_flops_cpu", &Rates::gemm_flops_cpu},
+    Field{"copy_bytes", &Rates::copy_bytes},
+};
+constexpr std::tuple kLibrary{
+    Field{"name", &GemmLibraryInfo::name},
+    Field{"available", &GemmLibraryInfo::available},
+    Field{"detail", &GemmLibraryInfo::detail},
+};
+
+template <class Row, class Fields>
+py::dict as_dict(const Row& row, const Fields& fields) {
+  py::dict out;
+  std::apply([&](const auto&... field) { ((out[field.name] = row.*field.member), ...); }, fields);
+  return out;
+}
+template <class Row, class Fields>
+py::list as_dicts(const std::vector<Row>& rows, const Fields& fields) {
+  py::list out;
+  for (const Row& row : rows) out.append(as_dict(row, fields));
+  return out;
+}
+
+Ctx bench_context(const std::string& device, const std::string& dtype, int threads, const std::string& library) {
+  Ctx ctx = ctx_named(device, dtype, threads);
   ctx.gemm_library = parse_gemm_library(library);
   return ctx;
 }
@@ -20,117 +65,50 @@ Ctx bench_context(int threads, const std::string& library) {
 
 void bind_bench(py::module_& m) {
   m.def(
-      "gemm_libraries",
-      [] {
-        py::list rows;
-        for (const GemmLibraryInfo& info : gemm_libraries()) {
-          py::dict row;
-          row["name"] = info.name;
-          row["available"] = info.available;
-          row["detail"] = info.detail;
-          rows.append(row);
-        }
-        return rows;
-      },
+      "gemm_libraries", [] { return as_dicts(gemm_libraries(), kLibrary); },
       "One dict per library that can multiply matrices: name, available, detail (version and core, or why not).");
   m.def("add_gemm_library_folder", &add_gemm_library_folder, py::arg("folder"),
         "A folder to search for GEMM libraries before the system's; only before their first use.");
-  m.def("bench_ops", &bench_ops, "Names of the ops that bench_op knows.");
   m.def(
-      "bench_op",
-      [](const std::string& name, double budget_s, int threads, const std::string& library) {
-        std::vector<BenchFigure> figures;
+      "bench_groups",
+      [](const std::string& device) { return bench_groups(device_named(device.substr(0, device.find(':')))); },
+      py::arg("device") = "cpu", "Names of the groups that bench_group measures on the device.");
+  m.def(
+      "bench_group",
+      [](const std::string& group, int64_t rows, int64_t length, double budget_s, const std::string& device,
+         const std::string& dtype, int threads, const std::string& library) {
+        std::vector<Figure> figures;
         {
           const py::gil_scoped_release release;
-          figures = bench_op(bench_context(threads, library), name, budget_s);
+          figures = bench_group(bench_context(device, dtype, threads, library), group, budget_s, rows, length);
         }
-        py::list rows;
-        for (const BenchFigure& f : figures) {
-          py::dict row;
-          row["op"] = f.op;
-          row["shape"] = f.shape;
-          row["flops"] = f.flops;
-          row["bytes"] = f.bytes;
-          row["error"] = f.error;
-          row["tolerance"] = f.tolerance;
-          row["seconds"] = f.seconds;
-          row["cpu_seconds"] = f.cpu_seconds;
-          rows.append(row);
-        }
-        return rows;
+        return as_dicts(figures, kFigure);
       },
-      py::arg("name"), py::arg("budget_s") = 1.0, py::arg("threads") = 0, py::arg("library") = "builtin",
-      "Checks one op against its definition, then times it: a dict per shape with flops, bytes, error, tolerance and "
-      "the seconds and cpu_seconds of each call.");
+      py::arg("group"), py::arg("rows"), py::arg("length"), py::arg("budget_s") = 1.0, py::arg("device") = "cpu",
+      py::arg("dtype") = "float32", py::arg("threads") = 0, py::arg("library") = "builtin",
+      "Checks the pieces of work of a group on `rows` rows of `length` ids against the CPU in float64, then times "
+      "them: a "
+      "dict each with group, what, "
+      "flops, bytes, ids, error (None where nothing was checked), tolerance, checked_at, memory_bytes, and the seconds "
+      "and cpu_seconds (none on a GPU) of each call. budget_s: of timed calls, for each piece on a GPU, for the group "
+      "on "
+      "the CPU. threads, library: on the CPU.");
   m.def(
-      "machine_rates",
-      [](double budget_s, int threads, const std::string& library) {
-        MachineRates rates;
+      "bench_rates",
+      [](double budget_s, const std::string& device, const std::string& dtype, int threads,
+         const std::string& library) {
+        Rates rates;
         {
           const py::gil_scoped_release release;
-          rates = measure_machine(bench_context(threads, library), budget_s);
+          rates = measure_rates(bench_context(device, dtype, threads, library), budget_s);
         }
-        py::dict out;
-        out["gemm_flops"] = rates.gemm_flops;
-        out["gemm_flops_cpu"] = rates.gemm_flops_cpu;
-        out["copy_bytes"] = rates.copy_bytes;
-        return out;
+        return as_dict(rates, kRates);
       },
-      py::arg("budget_s") = 0.5, py::arg("threads") = 0, py::arg("library") = "builtin",
-      "gemm_flops (best float32 product, per second), gemm_flops_cpu (per second of CPU time) and copy_bytes (best "
-      "copy, read plus written, per second).");
-  m.def("device_bench_groups", &device_bench_groups, "Names of the groups that bench_device knows.");
-  m.def(
-      "bench_device",
-      [](const std::string& group, double budget_s, const std::string& device, const std::string& dtype, int64_t rows,
-         int64_t length) {
-        const Device where = device_named(device);
-        const DType how = dtype_named(dtype);
-        std::vector<DeviceFigure> figures;
-        {
-          const py::gil_scoped_release release;
-          figures = bench_device(make_ctx(where, how), group, budget_s, rows, length);
-        }
-        py::list out;
-        for (const DeviceFigure& f : figures) {
-          py::dict row;
-          row["group"] = f.group;
-          row["what"] = f.what;
-          row["flops"] = f.flops;
-          row["bytes"] = f.bytes;
-          row["ids"] = f.ids;
-          row["error"] = f.error;
-          row["tolerance"] = f.tolerance;
-          row["checked_at"] = f.checked_at;
-          row["memory_bytes"] = f.memory_bytes;
-          row["seconds"] = f.seconds;
-          out.append(row);
-        }
-        return out;
-      },
-      py::arg("group"), py::arg("budget_s") = 1.0, py::arg("device") = "cuda", py::arg("dtype") = "bfloat16",
-      py::arg("rows") = 0, py::arg("length") = 0,
-      "Checks a group of a training step's parts against the CPU in float64 at a small size, then times them by the "
-      "device's clock: a dict each with group, what, flops, bytes, ids, error (None where nothing was checked), "
-      "tolerance, checked_at, memory_bytes, seconds. rows, length: of ids at once; 0 means training's 12 and 4096.");
-  m.def(
-      "device_rates",
-      [](double budget_s, const std::string& device, const std::string& dtype) {
-        const Device where = device_named(device);
-        const DType how = dtype_named(dtype);
-        DeviceRates rates;
-        {
-          const py::gil_scoped_release release;
-          rates = measure_device(make_ctx(where, how), budget_s);
-        }
-        py::dict out;
-        out["gemm_flops"] = rates.gemm_flops;
-        out["copy_bytes"] = rates.copy_bytes;
-        return out;
-      },
-      py::arg("budget_s") = 0.5, py::arg("device") = "cuda", py::arg("dtype") = "bfloat16",
-      "gemm_flops (8192^3 product of random numbers, per second) and copy_bytes (1 GiB, read plus written, per "
-      "second).");
+      py::arg("budget_s") = 0.5, py::arg("device") = "cpu", py::arg("dtype") = "float32", py::arg("threads") = 0,
+      py::arg("library") = "builtin",
+      "gemm_flops (a large product of random numbers, per second), gemm_flops_cpu (the same per second of CPU time; 0 "
+      "on "
+      "a GPU) and copy_bytes (a large copy, read plus written, per second).");
 }
 
 }  // namespace bg::bindings

@@ -28,18 +28,15 @@ __all__: list[str] = [
     "add_cuda_library_folder",
     "add_gemm_library_folder",
     "attention",
-    "bench_device",
-    "bench_op",
-    "bench_ops",
+    "bench_group",
+    "bench_groups",
+    "bench_rates",
     "cpu_target",
     "cuda_library_report",
     "dequantise_tensor",
-    "device_bench_groups",
-    "device_rates",
     "gemm_libraries",
     "gpu_info",
     "host_array",
-    "machine_rates",
     "nccl_comm",
     "nccl_unique_id",
     "nearest_option",
@@ -981,21 +978,30 @@ def attention(
     kernels/attention.h on arrays (B, T, H, d) and (B, T, G, d); see bytegolf.kernels.
     """
 
-def bench_device(
-    group: str, budget_s: float = 1.0, device: str = "cuda", dtype: str = "bfloat16", rows: int = 0, length: int = 0
+def bench_group(
+    group: str,
+    rows: int,
+    length: int,
+    budget_s: float = 1.0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    threads: int = 0,
+    library: str = "builtin",
 ) -> list[typing.Any]:
     """
-    Checks a group of a training step's parts against the CPU in float64 at a small size, then times them by the device's clock: a dict each with group, what, flops, bytes, ids, error (None where nothing was checked), tolerance, checked_at, memory_bytes, seconds. rows, length: of ids at once; 0 means training's 12 and 4096.
+    Checks the pieces of work of a group on `rows` rows of `length` ids against the CPU in float64, then times them: a dict each with group, what, flops, bytes, ids, error (None where nothing was checked), tolerance, checked_at, memory_bytes, and the seconds and cpu_seconds (none on a GPU) of each call. budget_s: of timed calls, for each piece on a GPU, for the group on the CPU. threads, library: on the CPU.
     """
 
-def bench_op(name: str, budget_s: float = 1.0, threads: int = 0, library: str = "builtin") -> list[typing.Any]:
+def bench_groups(device: str = "cpu") -> list[str]:
     """
-    Checks one op against its definition, then times it: a dict per shape with flops, bytes, error, tolerance and the seconds and cpu_seconds of each call.
+    Names of the groups that bench_group measures on the device.
     """
 
-def bench_ops() -> list[str]:
+def bench_rates(
+    budget_s: float = 0.5, device: str = "cpu", dtype: str = "float32", threads: int = 0, library: str = "builtin"
+) -> dict[str, typing.Any]:
     """
-    Names of the ops that bench_op knows.
+    gemm_flops (a large product of random numbers, per second), gemm_flops_cpu (the same per second of CPU time; 0 on a GPU) and copy_bytes (a large copy, read plus written, per second).
     """
 
 def cpu_target() -> str:
@@ -1015,16 +1021,6 @@ def dequantise_tensor(
     float32 array q * scale, row by row.
     """
 
-def device_bench_groups() -> list[str]:
-    """
-    Names of the groups that bench_device knows.
-    """
-
-def device_rates(budget_s: float = 0.5, device: str = "cuda", dtype: str = "bfloat16") -> dict[str, typing.Any]:
-    """
-    gemm_flops (8192^3 product of random numbers, per second) and copy_bytes (1 GiB, read plus written, per second).
-    """
-
 def gemm_libraries() -> list[typing.Any]:
     """
     One dict per library that can multiply matrices: name, available, detail (version and core, or why not).
@@ -1038,11 +1034,6 @@ def gpu_info() -> dict[str, typing.Any]:
 def host_array(values: typing.Any, what: str = "the array") -> numpy.ndarray:
     """
     Any library's array (or nested lists) as NumPy's: host memory is shared, a GPU's copied, bfloat16 widened to float32. ValueError naming `what` when it cannot be read.
-    """
-
-def machine_rates(budget_s: float = 0.5, threads: int = 0, library: str = "builtin") -> dict[str, typing.Any]:
-    """
-    gemm_flops (best float32 product, per second), gemm_flops_cpu (per second of CPU time) and copy_bytes (best copy, read plus written, per second).
     """
 
 def nccl_comm(model: Model, rank: int, world: int, unique_id: bytes) -> Comm:

@@ -1,7 +1,7 @@
-"""How much faster several GPUs (or processes on the CPU) train, and whether they train the same: `bytegolf bench scaling`.
+"""How much faster several GPUs (or processes on the CPU) train, and whether they train the same: `bench scaling`.
 
-Each figure comes from processes of its own, as `bytegolf launch` starts them. Checked first: the losses of CHECKED steps with one
-global batch, by one rank and by all.
+Each figure comes from processes of its own, as `bytegolf launch` starts them. Checked first: the losses of CHECKED
+steps with one global batch, by one rank and by all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bytegolf import _bytegolf
+from bytegolf.bench.whole import Asked, Row, raw_row
 from bytegolf.config import Config
 from bytegolf.device import of_rank
 from bytegolf.errors import UserError
@@ -25,7 +26,6 @@ from bytegolf.ranks.group import Group
 from bytegolf.ranks.launch import launch
 from bytegolf.record import fingerprint
 
-Row = dict[str, Any]
 CHECKED, TIMED, WARM = 100, 60, 10  # steps
 LOSS_TOLERANCE = 1e-3  # nats, absolute: sums in another order, a hundred steps long
 
@@ -36,56 +36,54 @@ def ranks_to_try(device: str) -> list[int]:
     return sorted({most, *(2**k for k in range(most.bit_length()) if 2**k <= most)})
 
 
-def scaling(device: str, dtype: str, rows: int, length: int) -> list[Row]:
-    """One row for each number of ranks, `rows` * `length` ids per rank and step; share_of_linear beside it in `what`."""
+def scaling(asked: Asked) -> list[Row]:
+    """One row for each number of ranks, rows * length ids per rank and step; share_of_linear beside it in `what`."""
+    device = asked.device
     counts = ranks_to_try(device)
-    per_rank = rows * length
+    per_rank = asked.rows * asked.length
     found: list[Row] = []
     one_s = 0.0
     for count in counts:
         error = None
         if count > 1:
-            one, all_ranks = (
-                _trained(device, dtype, ranks, rows, length, count * per_rank, CHECKED)["losses"]
-                for ranks in (1, count)
-            )
+            one, all_ranks = (_trained(asked, ranks, count * per_rank, CHECKED)["losses"] for ranks in (1, count))
             error = max(abs(a - b) for a, b in zip(one, all_ranks, strict=True))
-        timed = _trained(device, dtype, count, rows, length, count * per_rank, WARM + TIMED)
+        timed = _trained(asked, count, count * per_rank, WARM + TIMED)
         seconds = timed["seconds"][WARM:]
         middle = float(np.median(seconds))
         one_s = one_s or middle
-        name = f"{count} {'GPU' if device == 'cuda' else 'process'}{'' if count == 1 else 's' if device == 'cuda' else 'es'}"
+        one_of, many_of = ("GPU", "GPUs") if device == "cuda" else ("process", "processes")
+        name = f"{count} {one_of if count == 1 else many_of}"
         linear = f"; {100 * one_s / middle:.1f} % of linear" if count > 1 else ""
         found.append(
-            {
-                "group": "scaling",
-                "what": f"{name}, {per_rank:,} ids each{linear}",
-                "seconds": seconds,
-                "flops": 0.0,
-                "bytes": 0.0,
-                "ids": count * per_rank,
-                "memory_bytes": 0,
-                "error": error,
-                "tolerance": LOSS_TOLERANCE,
-                "checked_at": f"{CHECKED} steps of {count * per_rank:,} ids by 1 and by {count}",
-            }
+            raw_row(
+                "scaling",
+                f"{name}, {per_rank:,} ids each{linear}",
+                seconds,
+                ids=count * per_rank,
+                error=error,
+                tolerance=LOSS_TOLERANCE,
+                checked_at=f"{CHECKED} steps of {count * per_rank:,} ids by 1 and by {count}",
+            )
         )
     return found
 
 
-def _trained(device: str, dtype: str, ranks: int, rows: int, length: int, batch: int, steps: int) -> dict[str, Any]:
+def _trained(asked: Asked, ranks: int, batch: int, steps: int) -> dict[str, Any]:
     """What `work` wrote, run by so many ranks."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
-        words = [device, dtype, rows, length, batch, steps, out]
-        status = launch([str(word) for word in words], ranks, cores=device == "cpu", module="bytegolf.bench.scaling")
+        words = [asked.device, asked.dtype, asked.rows, asked.length, batch, steps, out]
+        status = launch(
+            [str(word) for word in words], ranks, cores=asked.device == "cpu", module="bytegolf.bench.scaling"
+        )
         if status != 0 or not out.is_file():
             raise UserError(f"{ranks} ranks could not train {steps} steps (status {status})")
         return dict(json.loads(out.read_text()))
 
 
 def work(words: Sequence[str]) -> None:
-    """One rank: trains the preset byte260-jepa, smaller on the CPU, and lets rank 0 write losses and seconds of each step."""
+    """One rank: trains the preset byte260-jepa, smaller on the CPU; rank 0 writes losses and seconds of each step."""
     from bytegolf.data.corpus import embedded_corpus
     from bytegolf.trainer import Trainer
 

@@ -74,13 +74,17 @@ def cuda() -> dict[str, Any]:
     return {"live": not why, "why": why, **info, "libraries": libraries}
 
 
+def _gflops(library: str) -> float:
+    return float(_bytegolf.bench_rates(GEMM_BUDGET_S, library=library)["gemm_flops"]) / 1e9
+
+
 def gemm_libraries() -> list[dict[str, Any]]:
     """Each library that can multiply matrices: whether it is usable, its measured speed, and what is known about it."""
     device.find_libraries()
     found = []
     for row in _bytegolf.gemm_libraries():
         live = bool(row["available"])
-        rate = _bytegolf.machine_rates(GEMM_BUDGET_S, 0, row["name"])["gemm_flops"] / 1e9 if live else None
+        rate = _gflops(row["name"]) if live else None
         found.append({"name": row["name"], "live": live, "gflops": rate, "detail": row["detail"]})
     return found
 

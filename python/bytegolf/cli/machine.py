@@ -62,8 +62,8 @@ def bench(
     Parameters
     ----------
     ops
-        What to measure, all when none is named: gemm, attention_forward, attention_backward, newton_schulz, adam, elementwise, step,
-        generate, codec; on cuda gemm, attention, elementwise, optimiser, model, step, start, sliding, scaling (several GPUs).
+        What to measure, all when none is named: gemm, attention, elementwise, newton_schulz, adam, step, generate, codec; on cuda
+        gemm, attention, elementwise, optimiser, model, step, start, sliding, scaling (several GPUs).
     device
         cpu: float32 at B = 2, T = 1024. cuda: at the sizes of training, 12 rows of 4096 ids.
     threads
@@ -71,9 +71,9 @@ def bench(
     library
         Library for matrix products: builtin, onednn, openblas.
     budget_s
-        Seconds of timed calls for each op.
+        Seconds of timed calls: for each group on the CPU, for each figure on a GPU.
     """
-    from bytegolf.bench.cpu import run_bench
+    from bytegolf.bench.command import run_bench
 
     found = run_bench(device, as_json, ops or None, threads=threads, library=library, budget_s=budget_s, dtype=dtype)
     return 0 if all(row["ok"] for row in found["rows"]) else 1

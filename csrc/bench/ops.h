@@ -1,13 +1,13 @@
-// What bench_device() times: single operations by a table of operands, and whole models.
+// The table of single operations that bench_group() times, on any device, and the operands that it makes for them.
 #pragma once
 
 #include <functional>
-#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/ctx.h"
-#include "bench/device_bench.h"
+#include "bench/bench.h"
 #include "tensor/buffer.h"
 #include "tensor/tensor.h"
 
@@ -26,21 +26,24 @@ struct Operand {
 };
 
 /// An operation at some size. `in` are normal numbers (`one`: the number 1 in float64), `out` zeros. `prepare` runs
-/// once and may write some of `in`. Compared are all of `out` but bytes, after the first call.
-struct DeviceOp {
+/// once and may write some of either; `in` may hold scratch. Compared are all of `out` but bytes, after the first call.
+struct TimedOp {
   std::string group, what;
   std::vector<Operand> in, out;
   Body body, prepare;
   double flops = 0;
-  double tolerance_bf16 = 1e-2, tolerance_f32 = 1e-4;
+  double tolerance_bf16 = 1e-2, tolerance_cpu = 2e-5;
+  std::string size;  // in words, where `what` does not say it
 };
-/// Every operation of a training step of byte260-jepa on B rows of T ids.
-std::vector<DeviceOp> device_ops(int64_t B, int64_t T);
+/// The operations of a training step of byte260-jepa on B rows of T ids; for the CPU also longer attention, products by
+/// each library that is here, and the parts of the optimiser. `checked`: the same rows at the size at which a check in
+/// float64 is affordable.
+std::vector<TimedOp> ops(Device device, int64_t B, int64_t T, bool checked);
 
 /// Owns operands on ctx.device.
-class DeviceOperands {
+class Operands {
  public:
-  explicit DeviceOperands(Ctx ctx) : ctx_(std::move(ctx)) {}
+  explicit Operands(Ctx ctx) : ctx_(std::move(ctx)) {}
   Tensor zeros(Shape shape, DType dtype);
   /// Normal numbers, the same ones for the same arguments; equal rows are far apart.
   Tensor normal(Shape shape, DType dtype, int64_t seed);
@@ -52,12 +55,10 @@ class DeviceOperands {
   std::vector<Buffer> buffers_;
 };
 
-/// Times `work` for about budget_s seconds, as bench_device() says.
-std::vector<double> time_calls(const Ctx& ctx, const std::function<void()>& work, double budget_s);
+/// Times `work` for about budget_s seconds, as bench_group() says.
+void time_calls(const Ctx& ctx, const std::function<void()>& work, double budget_s, Figure& figure);
 
-/// Optimiser; forward, forward and backward; whole steps: each adds its figures.
-void bench_optimiser(const Ctx& ctx, double budget_s, std::vector<DeviceFigure>& figures);
-void bench_model(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vector<DeviceFigure>& figures);
-void bench_steps(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vector<DeviceFigure>& figures);
+/// |got - want| / |want| in the 2-norm.
+double relative_error(std::span<const double> got, std::span<const double> want);
 
 }  // namespace bg::bench

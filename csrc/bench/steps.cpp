@@ -1,10 +1,10 @@
-// Whole models on a device: the optimiser, forward and backward of one micro-batch, and steps as training takes them.
+// Whole models: the optimiser, forward and backward of one micro-batch, and steps as training takes them.
 #include <algorithm>
 
 #include "base/device_measure.h"
 #include "base/recording.h"
 #include "bench/cases.h"
-#include "bench/device_cases.h"
+#include "bench/ops.h"
 #include "train/trainer.h"
 
 namespace bg::bench {
@@ -14,6 +14,10 @@ constexpr double kLambda = 0.001;  // of the JEPA losses, so that they are compu
 constexpr int64_t kCheckT = 48;
 double gradient_tolerance(const Ctx& ctx) {
   return ctx.dtype == DType::bf16 ? 4e-2 : 1e-4;
+}
+
+std::string checked_gradient() {
+  return words("B 2 T", kCheckT, "gradient of all");
 }
 
 Config config_of(const char* preset, int64_t T) {
@@ -28,7 +32,7 @@ Config config_of(const char* preset, int64_t T) {
 
 }  // namespace
 
-void bench_optimiser(const Ctx& ctx, double budget_s, std::vector<DeviceFigure>& figures) {
+std::vector<Figure> bench_optimiser(const Ctx& ctx, double budget_s, int64_t, int64_t) {
   const Config config = config_of("byte260-jepa", 4096);
   Model model(config, ctx, 0);
   Averages averages(config, ctx, model.params());
@@ -45,17 +49,18 @@ void bench_optimiser(const Ctx& ctx, double budget_s, std::vector<DeviceFigure>&
   } else {
     step = [&] { optimizer.step(1, optimizer.gradient_norm(), 1, 0.95, averages); };
   }
-  DeviceFigure f;
+  Figure f;
   f.group = "optimiser";
   f.what = words("clip, Muon, Adam, average:", static_cast<double>(static_cast<int64_t>(n / 1e5)) / 10,
                  "M parameters of byte260-jepa");
   f.flops = step_flops(model, 1, 1).optimiser;
   f.bytes = (8.0 * 4 + (ctx.dtype == DType::bf16 ? 2 : 0)) * n;  // weights, gradients, momentum, averages; operands
-  f.seconds = time_calls(ctx, step, budget_s);
-  figures.push_back(std::move(f));
+  time_calls(ctx, step, budget_s, f);
+  return {std::move(f)};
 }
 
-void bench_model(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vector<DeviceFigure>& figures) {
+std::vector<Figure> bench_model(const Ctx& ctx, double budget_s, int64_t B, int64_t T) {
+  std::vector<Figure> figures;
   for (const char* preset : {"byte260-jepa", "byte256"}) {
     const Config config = config_of(preset, T);
     const double error = gradient_error(config, ctx, kCheckT);
@@ -69,30 +74,37 @@ void bench_model(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vec
       model.backward(1e-3);
     };
     model.zero_gradients();
-    DeviceFigure f;
+    Figure f;
     f.group = "model";
     f.what = words(preset, "forward");
     f.ids = static_cast<double>(B * T);
     f.flops = flops.forward;
     f.tolerance = gradient_tolerance(ctx);
-    f.seconds = time_calls(ctx, forward, budget_s);
+    time_calls(ctx, forward, budget_s, f);
     f.memory_bytes = static_cast<double>(device_bytes_taken(ctx) - std::min(before, device_bytes_taken(ctx)));
     figures.push_back(f);
     f.what = words(preset, "forward and backward");
     f.flops = flops.forward + flops.backward;
     f.error = error;
-    f.checked_at = words("B 2 T", kCheckT, "gradient of all");
-    f.seconds = time_calls(ctx, both, budget_s);
+    f.checked_at = checked_gradient();
+    time_calls(ctx, both, budget_s, f);
     figures.push_back(std::move(f));
   }
+  return figures;
 }
 
-void bench_steps(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vector<DeviceFigure>& figures) {
+std::vector<Figure> bench_steps(const Ctx& ctx, double budget_s, int64_t B, int64_t T) {
+  const bool gpu = ctx.device != Device::cpu;  // on the CPU one step of one model: it takes seconds
+  std::vector<Figure> figures;
   struct Size {
     int64_t rows, micro_batches;
   };
-  for (const char* preset : {"byte260-jepa", "byte256"})
-    for (const Size& size : {Size{B, 1}, Size{8 * B / 3, 2}, Size{8 * B, 8}}) {
+  std::vector<const char*> presets{"byte260-jepa"};
+  std::vector<Size> sizes{{B, 1}};
+  if (gpu) presets.push_back("byte256"), sizes.insert(sizes.end(), {{8 * B / 3, 2}, {8 * B, 8}});
+  for (const char* preset : presets) {
+    const double error = gradient_error(config_of(preset, T), ctx, kCheckT);
+    for (const Size& size : sizes) {
       const int64_t rows = std::max<int64_t>(size.rows / size.micro_batches, 1) * size.micro_batches;
       const Config config = config_of(preset, T);
       const size_t before = device_bytes_taken(ctx);
@@ -101,18 +113,23 @@ void bench_steps(const Ctx& ctx, double budget_s, int64_t B, int64_t T, std::vec
       const std::vector<int32_t> ids = random_ids(config, "ids", rows * T),
                                  targets = random_ids(config, "targets", rows * T);
       const auto step = [&] { trainer.step_on(ids, targets, rows, T, size.micro_batches); };
-      for (int i = 0; i < 3; ++i) step();  // the first weighs JEPA's losses by 0; later ones are met, then recorded
+      // The first weighs JEPA's losses by 0; on a GPU later ones are met, then recorded.
+      for (int i = 0; gpu && i < 3; ++i) step();
       const StepFlops flops = step_flops(*model, rows, T);
-      DeviceFigure f;
+      Figure f;
       f.group = "step";
       f.what = words(preset, "step of", rows * T, "ids in", size.micro_batches);
       f.ids = static_cast<double>(rows * T);
       f.flops = flops.forward + flops.backward + flops.optimiser;
       f.tolerance = gradient_tolerance(ctx);
-      f.seconds = time_calls(ctx, step, budget_s);
+      f.error = error;
+      f.checked_at = checked_gradient();
+      time_calls(ctx, step, budget_s, f);
       f.memory_bytes = static_cast<double>(device_bytes_taken(ctx) - std::min(before, device_bytes_taken(ctx)));
       figures.push_back(std::move(f));
     }
+  }
+  return figures;
 }
 
 }  // namespace bg::bench

@@ -1,11 +1,15 @@
 // Every operation of a training step of byte260-jepa (D 512, H 8, G 4, d 64, F 1024, V 260), each as the model calls
-// it.
-#include "bench/device_cases.h"
+// it; on the CPU a few more.
+#include "bench/ops.h"
+
+#include <algorithm>
+
 #include "kernels/activation.h"
 #include "kernels/attention.h"
 #include "kernels/chunk_shift.h"
 #include "kernels/embedding.h"
 #include "kernels/gemm.h"
+#include "kernels/gemm_library.h"
 #include "kernels/latent_loss.h"
 #include "kernels/qk_norm_rope.h"
 #include "kernels/residual.h"
@@ -13,7 +17,9 @@
 #include "kernels/segment.h"
 #include "kernels/smear.h"
 #include "kernels/softmax_xent.h"
+#include "kernels/update.h"
 #include "kernels/xsa.h"
+#include "optim/newton_schulz.h"
 
 namespace bg::bench {
 namespace {
@@ -44,26 +50,34 @@ constexpr double kAdded = 2;                                                    
 
 class Table {
  public:
-  Table(int64_t B, int64_t T) : B_(B), T_(T), N_(B * T) {}
+  Table(int64_t B, int64_t T, bool checked) : B_(B), T_(T), N_(B * T), checked_(checked) {}
 
-  std::vector<DeviceOp> ops() {
+  std::vector<TimedOp> rows(Device device) {
     linear("qkv, fc", D, (H + 2 * G) * d, false);
     linear("attention out", H * d, D, true);
     linear("mlp out", F, D, true);
     head();
     linear("bigram", kBigram, D, false);
-    for (int64_t window : {int64_t{0}, int64_t{512}}) attention(window);
+    for (int64_t window : {int64_t{0}, int64_t{512}}) attention(B_, T_, window);
     input();
     block();
     jepa();
+    if (device == Device::cpu) {
+      libraries();
+      if (T_ >= 1024)
+        for (int64_t window : {int64_t{0}, int64_t{512}}) attention(1, 4096, window);
+      for (const Shape& s : {Shape{512, 512}, {256, 512}, {1024, 512}, {512, 1024}}) newton_schulz_of(s);
+      adam();
+    }
     return std::move(ops_);
   }
 
  private:
-  void add(const char* group, std::string what, std::vector<Operand> in, std::vector<Operand> out, Body body,
-           double flops = 0, double tolerance_bf16 = 1e-2, Body prepare = {}) {
+  TimedOp& add(const char* group, std::string what, std::vector<Operand> in, std::vector<Operand> out, Body body,
+               double flops = 0, double tolerance_bf16 = 1e-2, Body prepare = {}) {
     ops_.push_back({group, std::move(what), std::move(in), std::move(out), std::move(body), std::move(prepare), flops,
-                    tolerance_bf16, 2e-4});
+                    tolerance_bf16, flops > 0 ? 1e-5 : 2e-5, words("B", B_, "T", T_)});
+    return ops_.back();
   }
   void elementwise(std::string what, std::vector<Operand> in, std::vector<Operand> out, Body body, Body prepare = {}) {
     add("elementwise", std::move(what), std::move(in), std::move(out), std::move(body), 0, 1e-2, std::move(prepare));
@@ -107,36 +121,41 @@ class Table {
         1e-3);
   }
 
-  // Normed queries and keys, and values inside packed rows, as a layer has them.
-  void attention(int64_t W) {
-    const double T = static_cast<double>(T_), w = static_cast<double>(W);
-    const double pairs = static_cast<double>(B_ * H) * (W > 0 && W < T_ ? T * w - w * (w - 1) / 2 : T * (T + 1) / 2);
+  // Normed queries and keys, and values inside packed rows, as a layer has them. Long rows are checked with one group
+  // of heads: float64 goes by plain loops.
+  void attention(int64_t B, int64_t T, int64_t W) {
+    const int64_t groups = checked_ && T >= 1024 ? 1 : G, heads = groups * (H / G);
+    const double n = static_cast<double>(T), w = static_cast<double>(W);
+    const double pairs = static_cast<double>(B * heads) * (W > 0 && W < T ? n * w - w * (w - 1) / 2 : n * (n + 1) / 2);
     const double flops = 4 * pairs * static_cast<double>(d);
-    const Shape packed{B_, T_, (H + 2 * G) * d}, q{B_, T_, H, d}, k{B_, T_, G, d}, lse{B_, H, T_};
+    const Shape packed{B, T, (heads + 2 * groups) * d}, q{B, T, heads, d}, k{B, T, groups, d}, lse{B, heads, T};
     const std::string name = W > 0 ? words("causal, window", W) : std::string("causal");
-    const auto values = [](Tensor t) { return t.slice(2, (H + G) * d, (H + 2 * G) * d).split_last(d); };
-    const std::vector<Operand> in{full({H}), full({T_, kRotary}, kUnread),  act(packed, kValues), act(q),
-                                  act(k),    full({B_, T_, H + G}, kUnread)};
+    const std::string at = B == B_ && T == T_ ? "" : words(", B", B, "T", T), size = words("B", B, "T", T, "H", heads);
+    const auto values = [heads, groups](Tensor t) {
+      return t.slice(2, (heads + groups) * d, (heads + 2 * groups) * d).split_last(d);
+    };
+    const std::vector<Operand> in{full({heads}), full({T, kRotary}, kUnread),          act(packed, kValues), act(q),
+                                  act(k),        full({B, T, heads + groups}, kUnread)};
     const Body norm = [](const Ctx& c, const Tensors& x, const Tensors&) {
       rope_table(c, 10000, 4096, x[1]);
       qk_norm_rope_forward(c, x[2], x[0], x[1], kEps, x[3], x[4], x[5]);
     };
     add(
-        "attention", name + " forward", in, {act(q), full(lse)},
+        "attention", name + " forward" + at, in, {act(q), full(lse)},
         [values, W](const Ctx& c, const Tensors& x, const Tensors& y) {
           attention_forward(c, x[3], x[4], values(x[2]), W, Tensor(), y[0], y[1], x[0]);
         },
-        flops, 1e-2, norm);
+        flops, 1e-2, norm)
+        .size = size;
     std::vector<Operand> more = in;
     more.insert(more.end(), {act(q), full(lse), act(q)});  // y, lse, dy
-    const int64_t B = B_, T_now = T_;
     const Operand scratch{
         .kind = Kind::bytes,
         .shape = {},
-        .size_bytes = [B, T_now](const Ctx& c) { return attention_scratch_bytes(c.device, c.dtype, B, T_now, H, d); },
+        .size_bytes = [=](const Ctx& c) { return attention_scratch_bytes(c.device, c.dtype, B, T, heads, d); },
         .passes = kUnread};
     add(
-        "attention", name + " backward", more, {act(q), act(k), act(packed, kValues), scratch},
+        "attention", name + " backward" + at, more, {act(q), act(k), act(packed, kValues), scratch},
         [values, W](const Ctx& c, const Tensors& x, const Tensors& y) {
           attention_backward(c, x[3], x[4], values(x[2]), W, Tensor(), x[6], x[7], x[8], y[0], y[1], values(y[2]),
                              y[3]);
@@ -145,7 +164,8 @@ class Table {
         [norm, values, W](const Ctx& c, const Tensors& x, const Tensors& y) {
           norm(c, x, y);
           attention_forward(c, x[3], x[4], values(x[2]), W, Tensor(), x[6], x[7], x[0]);
-        });
+        })
+        .size = size;
   }
 
   void input() {
@@ -300,14 +320,81 @@ class Table {
         [](const Ctx& c, const Tensors& x, const Tensors&) { sigreg_forward(c, x[0], x[1], x[2]); });
   }
 
+  // Products of one size by each library.
+  void libraries() {
+    struct Size {
+      int64_t M, N, K;
+      Op a, b;
+      const char* what;
+    };
+    constexpr auto plain = Op::none, turned = Op::transpose;
+    for (const GemmLibraryInfo& info : gemm_libraries()) {
+      if (!info.available) continue;
+      for (const Size& s :
+           {Size{4096, 512, 512, plain, turned, "linear"}, Size{2048, 512, 512, plain, turned, "linear"},
+            Size{2048, 1024, 512, plain, turned, "linear"}, Size{2048, 512, 512, plain, plain, "dx"},
+            Size{512, 1024, 2048, turned, plain, "dw"}, Size{256, 256, 64, plain, turned, "linear"},
+            Size{512, 512, 512, plain, plain, "square"}}) {
+        const std::string size = std::to_string(s.M) + "x" + std::to_string(s.N) + "x" + std::to_string(s.K);
+        add(
+            "gemm", words(info.name, size, s.what),
+            {act(s.a == turned ? Shape{s.K, s.M} : Shape{s.M, s.K}),
+             act(s.b == turned ? Shape{s.N, s.K} : Shape{s.K, s.N})},
+            {act({s.M, s.N})},
+            [s, library = info.library](const Ctx& c, const Tensors& x, const Tensors& y) {
+              Ctx with = c;
+              if (c.dtype == DType::f32) with.gemm_library = library;
+              gemm(with, 1, x[0], s.a, x[1], s.b, 0, y[0]);
+            },
+            2.0 * static_cast<double>(s.M * s.N * s.K))
+            .size = size;
+      }
+    }
+  }
+
+  void newton_schulz_of(Shape s) {
+    // A and A^2 are symmetric: half of their products; then one full product.
+    const double n = static_cast<double>(std::min(s[0], s[1])), m = static_cast<double>(std::max(s[0], s[1]));
+    TimedOp& op = add(
+        "newton_schulz", words(s[0], "x", s[1]), {full(s), full({newton_schulz_scratch(s[0], s[1])}, kUnread)},
+        {full(s)}, [](const Ctx& c, const Tensors& x, const Tensors& y) { newton_schulz(c, x[0], 5, x[1], y[0]); },
+        5 * (n * n * m + n * n * n + 2 * n * n * m));
+    op.tolerance_cpu = 1e-3;  // 5 steps multiply a rounding error by about 3.4^5
+    op.size = op.what;
+  }
+
+  void adam() {
+    const int64_t n = 4 << 20;
+    AdamStep step;
+    step.lr = 1e-3;
+    step.beta1 = 0.9;
+    step.beta2 = 0.95;
+    step.eps = 1e-8;
+    step.correction1 = 0.1;
+    step.correction2 = 0.05;
+    step.average_weight = 0.003;
+    TimedOp& op = add(
+        "adam", words(n, "parameters and their average"), {full({n}, kUnread), full({n})},
+        {full({n}, kAdded), full({n}, kAdded), full({n}, kAdded), full({n}, kAdded)},
+        [step](const Ctx& c, const Tensors& x, const Tensors& y) { adam_step(c, step, y[0], x[1], y[1], y[2], y[3]); },
+        0, 1e-2,
+        [](const Ctx& c, const Tensors& x, const Tensors& y) {
+          copy_tensor(c, x[0], y[0]);
+          copy_tensor(c, x[0], y[3]);
+        });
+    op.tolerance_cpu = 1e-6;
+    op.size = op.what;
+  }
+
   const int64_t B_, T_, N_;
-  std::vector<DeviceOp> ops_;
+  const bool checked_;
+  std::vector<TimedOp> ops_;
 };
 
 }  // namespace
 
-std::vector<DeviceOp> device_ops(int64_t B, int64_t T) {
-  return Table(B, T).ops();
+std::vector<TimedOp> ops(Device device, int64_t B, int64_t T, bool checked) {
+  return Table(B, T, checked).rows(device);
 }
 
 }  // namespace bg::bench
