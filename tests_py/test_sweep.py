@@ -181,6 +181,8 @@ def start(place, out, *words):
             return child, spec
         time.sleep(0.05)
     child.kill()
+    for process in orphans(out):
+        os.kill(process, signal.SIGKILL)
     pytest.fail(f"no two runs under way: {child.communicate()[1]}")
 
 
