@@ -29,9 +29,8 @@ def data_identity(data: Any, vocabulary: str = "byte260", split: str = "") -> st
     shards = data if isinstance(data, ShardSet) else ShardSet(data, vocabulary, split)
     size = len(shards)
     digest = hashlib.sha256(f"bytegolf data 1\n{shards.family}\n{size}\n".encode())
-    if size <= WHOLE_IDS:
-        starts, count = range(0, size, _PIECE_IDS), _PIECE_IDS
-    else:
+    starts, count = list(range(0, size, _PIECE_IDS)), _PIECE_IDS
+    if size > WHOLE_IDS:
         starts, count = [(size - BLOCK_IDS) * i // (BLOCKS - 1) for i in range(BLOCKS)], BLOCK_IDS
     for first in starts:
         digest.update(shards.read(first, min(count, size - first)).astype("<u2").tobytes())
