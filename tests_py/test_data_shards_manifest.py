@@ -116,8 +116,9 @@ def test_changed_and_exchanged_shards_are_known_by_their_hash(folder, monkeypatc
     refused(folder, "val_000001.bin was changed or exchanged")
     a.write_bytes(first), b.write_bytes(second[:-2] + b"\x09\x00")
     refused(folder, "val_000003.bin was changed or exchanged")
-    monkeypatch.setattr(module, "HASHED_BYTES", 100)  # a large folder: hashed on request alone
-    assert len(read_ids(folder)) == 54
+    monkeypatch.setattr(module, "HASHED_BYTES", 5000)  # six files are more than that, each is less
+    assert len(read_ids(folder)) == 54  # a large set is hashed on request alone
+    assert len(read_ids(sorted(folder.glob("*.bin")))) == 54
     refused(folder, "val_000003.bin was changed or exchanged", hashes=True)
     with pytest.raises(FormatError, match="val_000003"):
         check_hashes(folder, "byte260", "val")

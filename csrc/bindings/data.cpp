@@ -21,14 +21,15 @@ py::str file_name(const std::string& bytes) {
 std::shared_ptr<const ShardSet> open_shards(const std::vector<std::string>& where, const Vocab& vocab,
                                             const std::string& split, bool hashes) {
   const auto found = find_shards(where, split);
-  const py::object hold = py::module_::import("bytegolf.manifest").attr("hold");
+  py::list places;
   for (const ShardFiles& files : found) {
     py::list names;
     for (const std::string& path : files.paths)
       names.append(file_name(std::filesystem::path(path).filename().string()));
     const py::cpp_function matches([files](const std::filesystem::path& name) { return files.matches(name.string()); });
-    hold(file_name(files.folder), names, matches, vocab.name, py::arg("hashes") = hashes);
+    places.append(py::make_tuple(file_name(files.folder), names, matches));
   }
+  py::module_::import("bytegolf.manifest").attr("hold")(places, vocab.name, hashes);
   auto set = ShardSet::open(found, vocab);
   for (const std::string& note : set->notes()) py::module_::import("warnings").attr("warn")(file_name(note));
   return set;

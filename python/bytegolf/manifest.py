@@ -56,51 +56,25 @@ class Manifest:
         return self.path.name.removesuffix(SUFFIX)
 
 
-def hold(
-    folder: str | os.PathLike[str],
-    names: Sequence[str],
-    matches: Callable[[str], bool],
-    family: str,
-    *,
-    hashes: bool = False,
-) -> list[str]:
-    """Compares the files `names` of `folder`, which are all whose names match, with the manifests there, and returns the names that
-    a manifest lists.
+Place = tuple[
+    str, Sequence[str], Callable[[str], bool]
+]  # a folder, names of files there, and whether a name is asked for
+
+
+def hold(places: Sequence[Place], family: str, hashes: bool = False) -> None:
+    """Compares shards that are to be read with the manifests beside them. The names of a place are all those there that match.
 
     Every shard of a manifest whose name matches must be there, each with its number of ids; no file may be there that the
-    manifest does not list. SHA-256 are compared when all files together have at most HASHED_BYTES bytes, or with `hashes`.
+    manifest does not list. SHA-256 are compared when all shards together have at most HASHED_BYTES bytes, or with `hashes`.
 
     Raises FormatError naming manifest, shard and both values; OSError when the disk refuses.
     """
-    place = Path(folder)
-    if os.path.lexists(place / JOURNAL):
-        raise FormatError(
-            f"{place / JOURNAL}: shards are being moved to their names here, or that was interrupted; "
-            "if nothing runs, another `bytegolf data prepare` into this folder finishes it first"
-        )
-    manifests = list(_concerned(place, names, matches))
-    if not manifests:
-        return []
-    rows: dict[str, tuple[Manifest, Row]] = {}
-    for manifest in manifests:
-        if manifest.family != family:
-            raise FormatError(f"{manifest.path}: its shards are {manifest.family}, but {family} is asked for")
-        rows |= {row.file: (manifest, row) for row in manifest.rows.values()}
-    found = set(names)
-    for name, (manifest, _) in rows.items():
-        if name not in found and matches(name):
-            raise FormatError(f"{manifest.path} lists {len(manifest.rows)} shards, but {name} is missing")
-    total = 0
-    for name in names:
-        if name not in rows:
-            raise FormatError(
-                f"{manifests[0].path} does not list {name!r}: a foreign shard among those that were prepared"
-            )
-        total += _check_size(place / name, *rows[name])
+    known: dict[Path, Manifest] = {}  # each is read once, however many of its files are named
+    listed = [found for place in places for found in _listed(place, family, known)]
+    total = sum(_check_size(manifest, row) for manifest, row in listed)
     if hashes or total <= HASHED_BYTES:
-        for name in names:
-            _check_hash(place / name, *rows[name])
-    return list(names)
+        for manifest, row in listed:
+            _check_hash(manifest, row)
 
 
 def manifests_of(folder: str | os.PathLike[str]) -> list[Manifest]:
@@ -141,9 +115,8 @@ def read_manifest(path: Path) -> Manifest:
 
 def check_shard(manifest: Manifest, row: Row) -> None:
     """Compares one shard's length and SHA-256 with its row; FormatError names manifest, shard and both values."""
-    path = manifest.path.parent / row.file
-    _check_size(path, manifest, row)
-    _check_hash(path, manifest, row)
+    _check_size(manifest, row)
+    _check_hash(manifest, row)
 
 
 def _paths(folder: Path) -> list[Path]:
@@ -154,18 +127,51 @@ def _paths(folder: Path) -> list[Path]:
     return [folder / n for n in sorted(names) if n.endswith(SUFFIX) and n != SUFFIX and not n.startswith(".")]
 
 
-def _concerned(folder: Path, names: Sequence[str], matches: Callable[[str], bool]) -> Iterator[Manifest]:
+def _listed(place: Place, family: str, known: dict[Path, Manifest]) -> list[tuple[Manifest, Row]]:
+    """The rows of a place's files; nothing where no manifest concerns them."""
+    folder, names, matches = Path(place[0]), place[1], place[2]
+    if os.path.lexists(folder / JOURNAL):
+        raise FormatError(
+            f"{folder / JOURNAL}: shards are being moved to their names here, or that was interrupted; "
+            "if nothing runs, another `bytegolf data prepare` into this folder finishes it first"
+        )
+    manifests = list(_concerned(folder, names, matches, known))
+    if not manifests:
+        return []
+    rows: dict[str, tuple[Manifest, Row]] = {}
+    for manifest in manifests:
+        if manifest.family != family:
+            raise FormatError(f"{manifest.path}: its shards are {manifest.family}, but {family} is asked for")
+        rows |= {row.file: (manifest, row) for row in manifest.rows.values()}
+    found = set(names)
+    for name, (manifest, _) in rows.items():
+        if name not in found and matches(name):
+            raise FormatError(f"{manifest.path} lists {len(manifest.rows)} shards, but {name} is missing")
+    for name in names:
+        if name not in rows:
+            raise FormatError(
+                f"{manifests[0].path} does not list {name!r}: a foreign shard among those that were prepared"
+            )
+    return [rows[name] for name in names]
+
+
+def _concerned(
+    folder: Path, names: Sequence[str], matches: Callable[[str], bool], known: dict[Path, Manifest]
+) -> Iterator[Manifest]:
     """The manifests whose shards are, or should be, among those that match."""
     for path in _paths(folder):
         prefix = path.name.removesuffix(SUFFIX)
-        if any(name.startswith(prefix) and _SHARD.fullmatch(name[len(prefix) :]) for name in names):
-            yield read_manifest(path)
-        elif matches(f"{prefix}_000000.bin"):  # none of its shards is there
+        has_shards = any(name.startswith(prefix) and _SHARD.fullmatch(name[len(prefix) :]) for name in names)
+        if not has_shards and not matches(f"{prefix}_000000.bin"):
+            continue
+        if path not in known:
             try:
-                manifest = read_manifest(path)
+                known[path] = read_manifest(path)
             except FormatError:
+                if has_shards:
+                    raise
                 continue  # another program's file of such a name
-            yield manifest
+        yield known[path]
 
 
 def _bytes(path: Path) -> bytes:
@@ -199,9 +205,9 @@ def _row(entry: Any, prefix: str) -> Row | None:
     return Row(str(file), int(ids), str(sha256)) if good and ids is not None else None
 
 
-def _check_size(path: Path, manifest: Manifest, row: Row) -> int:
+def _check_size(manifest: Manifest, row: Row) -> int:
     try:
-        size = path.stat().st_size
+        size = (manifest.path.parent / row.file).stat().st_size
     except FileNotFoundError:
         raise FormatError(f"{manifest.path} lists {len(manifest.rows)} shards, but {row.file} is missing") from None
     if size != row.size_bytes:
@@ -211,8 +217,8 @@ def _check_size(path: Path, manifest: Manifest, row: Row) -> int:
     return size
 
 
-def _check_hash(path: Path, manifest: Manifest, row: Row) -> None:
-    with open(path, "rb") as file:
+def _check_hash(manifest: Manifest, row: Row) -> None:
+    with open(manifest.path.parent / row.file, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != row.sha256:
         raise FormatError(
