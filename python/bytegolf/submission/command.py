@@ -76,6 +76,8 @@ def verify_command(folder: Path, checking: Checking, as_json: bool, ask: bool = 
         table.add_row(*(Text(word) for word in (claim.what, claim.claimed, claim.found, said)))  # never markup
     out = console.stdout()
     out.print(table)
+    if verdict.sandbox is not None:
+        out.print(f"the folder's code ran in this sandbox: {verdict.sandbox}", markup=False)
     if wrong:
         out.print(f"{len(wrong)} mismatches: {', '.join(claim.what for claim in wrong)}", markup=False)
     return 1 if wrong else 0

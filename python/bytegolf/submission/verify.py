@@ -540,7 +540,6 @@ def _carried(
     version, _, rest = printed.partition("\n")
     how = "built in a fresh environment" if checking.fresh_environment else "unpacked, with the present extension"
     claims = [Claim("rebuild", f"builds from {script.NAME}", f"{how}; bytegolf {_word(version)}", True)]
-    claims.append(Claim("sandbox", "", level.words, None))
     if own is None:
         return claims
     theirs = printed_score(rest)
