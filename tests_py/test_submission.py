@@ -541,8 +541,6 @@ def test_a_changed_cache_is_made_anew(submitted, tmp_path):
 @pytest.mark.slow
 def test_a_fresh_environment_builds_and_scores(submitted, place, capsys, monkeypatch):
     monkeypatch.setenv("BYTEGOLF_CUDA", "OFF")
-    if shutil.which("ccache"):
-        monkeypatch.setenv("CMAKE_CXX_COMPILER_LAUNCHER", "ccache")
     capsys.readouterr()
     assert bytegolf("verify", submitted, "--run-code", "--val-data", place / "data", "--json") == 0, (
         capsys.readouterr().out

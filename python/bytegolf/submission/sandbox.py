@@ -29,14 +29,14 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the code may take. `seconds` of wall clock for all, and of processor time for each process; memory and files for each
-    process or file; `disk_bytes` in all where a file system in memory can be had."""
+    """What the code may take. `seconds` of wall clock for all, and of each core for a process; memory and files for each process
+    or file; `disk_bytes` in all where a file system in memory can be had."""
 
     seconds: int = 3600
     memory_bytes: int = 32 << 30
     file_bytes: int = 1 << 30
     disk_bytes: int = 4 << 30
-    processes: int = 512
+    processes: int = 4096
     output_bytes: int = 1 << 20
 
 
@@ -108,6 +108,7 @@ def run(level: Level, work: Work, limits: Limits) -> str:
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(work.place)}
     environment |= {"TMPDIR": str(work.place), "PYTHONDONTWRITEBYTECODE": "1"} | (work.environment or {})
     told = asdict(limits) | {"files": 4096, "core_bytes": 0}
+    told["seconds"] *= os.cpu_count() or 1  # of processor time, which all threads of a process spend
     limited = {name: told[name] for name in confined.LIMITS}
     if work.uses_gpu:
         del limited["memory_bytes"]  # CUDA reserves addresses far beyond the memory that it takes
