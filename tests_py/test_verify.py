@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bytegolf import codec
 from bytegolf.bundle import bootstrap, script
 from bytegolf.cli import main
 from bytegolf.data.shards import write_shards
@@ -95,9 +96,9 @@ def edit_log(log, change):
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def forged(place, out, monkeypatch, lines, bpb=None):
+def forged(place, out, monkeypatch, lines, bpb=None, without=None):
     """A submission that is right in every hash, size and table, whose train_gpt.py begins with `lines`; its logs claim `bpb` times
-    the score."""
+    the score, and its artifact lacks the tensor `without`."""
     run = Path(shutil.copytree(place / "run", out / "run"))
     (run / "submission.json").unlink()
     honest = script.read((run / script.NAME).read_bytes(), "it")
@@ -108,9 +109,15 @@ def forged(place, out, monkeypatch, lines, bpb=None):
         patched.setattr(bootstrap, "__file__", str(evil))
         text = script.assemble(honest.config, honest.files | {BOOTSTRAP: evil.read_bytes()})
     (run / script.NAME).write_bytes(text)
+    if without:
+        options, tensors = codec.read_artifact(run / "artifact.bg")
+        del tensors[without]
+        codec.pack_tensors(tensors, run / "artifact.bg", options)
 
     def change(log):
-        made = log[-1]["made"]
+        made, artifact = log[-1]["made"], (run / "artifact.bg").read_bytes()
+        made["artifact_sha256"] = hashlib.sha256(artifact).hexdigest()
+        log[-1]["artifact_bytes"] = len(artifact)
         made |= {"code_bytes": len(text), "code_sha256": hashlib.sha256(text).hexdigest()}
         made["total_bytes"] = len(text) + log[-1]["artifact_bytes"]
         log[0]["code_sha256"] = made["code_sha256"]
@@ -183,6 +190,15 @@ def test_carried_code_that_disagrees_with_our_own_score_is_a_mismatch(place, tmp
     status, told = verified(capsys, folder, "--val-data", place / "data", "--run-code", "--no-venv")
     assert (status, wrong(told), told["ran_carried_code"]) == (1, ["score by the carried code"], True)
     assert told["sandbox"]
+
+
+def test_an_artifact_that_is_no_model_is_a_mismatch_before_anything_runs(place, tmp_path, monkeypatch, capsys):
+    name = next(iter(codec.read_artifact(place / "run" / "artifact.bg")[1]))
+    folder = forged(place, tmp_path, monkeypatch, marks(tmp_path / "mark"), without=name)
+    status, told = verified(capsys, folder, "--val-data", place / "data", "--run-code", "--no-venv")
+    assert (status, wrong(told), told["score"]) == (1, ["score by our own code"], None)
+    assert name in next(claim["found"] for claim in told["claims"] if claim["ok"] is False)
+    assert not (tmp_path / "mark").exists()
 
 
 def test_a_program_that_its_sources_do_not_hold_stops_everything(submitted, tmp_path, place, capsys):
@@ -277,7 +293,7 @@ def test_the_environment_is_empty_at_every_level(tmp_path, monkeypatch):
     for number, level in enumerate(levels()):
         try:
             said = in_sandbox(
-                tmp_path / str(number), "import os; print(*os.environ)", sandbox.Limits(seconds=60), level
+                tmp_path / str(number), "import os; print(*os.environ)", sandbox.Limits(seconds=300), level
             )
         except (sandbox.Failed, OSError):
             continue  # this level does not work here
@@ -298,7 +314,7 @@ def test_code_that_leaves_a_child_behind_does_not_hold_us(tmp_path):
 
 def test_code_that_prints_for_ever_is_ended(tmp_path):
     with pytest.raises(sandbox.Failed, match=r"wrote more than 10,000 bytes of output"):
-        in_sandbox(tmp_path, "while True: print('x' * 1000)", sandbox.Limits(seconds=60, output_bytes=10_000))
+        in_sandbox(tmp_path, "while True: print('x' * 1000)", sandbox.Limits(seconds=300, output_bytes=10_000))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +326,7 @@ def test_code_that_prints_for_ever_is_ended(tmp_path):
 )
 def test_memory_and_files_are_limited(tmp_path, code, limits, words):
     with pytest.raises(sandbox.Failed, match=words):
-        in_sandbox(tmp_path, code, sandbox.Limits(seconds=60, **limits))
+        in_sandbox(tmp_path, code, sandbox.Limits(seconds=300, **limits))
 
 
 # The folder

@@ -92,7 +92,7 @@ def best_level(readable: Sequence[Path]) -> Level:
         with tempfile.TemporaryDirectory(prefix="bytegolf-sandbox-") as name, contextlib.suppress(Failed, OSError):
             place = Path(name)
             place.chmod(0o755)
-            run(level, Work(probe, place / "work", readable), Limits(seconds=60))
+            run(level, Work(probe, place / "work", readable), Limits(seconds=300))
             return level
     raise AssertionError("the last level always works")
 

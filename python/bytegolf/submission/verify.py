@@ -137,9 +137,13 @@ def verify(folder: Path, checking: Checking, may_run: Callable[[str], bool] | No
     if checking.val_data is None:
         claims.append(Claim(own, f"{run.bpb:.8f}", "not computed: no shards given (--val-data)", None))
     else:
+        ids = _read_ids(checking.val_data, run.config)
         console.say(f"scoring {ARTIFACT} on {checking.val_data} by our own code")
-        found = _own_score(folder, run, checking)
-        claims += _against(run, submission, found, _read_ids(checking.val_data, run.config), checking)
+        try:
+            found = _own_score(folder, run, ids, checking)
+            claims += _against(run, submission, found, ids, checking)
+        except (*_MALFORMED, _bytegolf.FormatError, RuntimeError, MemoryError) as error:
+            claims.append(Claim(own, f"{run.bpb:.8f}", _shown(_fault(error)), False))
         if any(claim.ok is False for claim in claims):
             return Verdict((*claims, Claim(carried, "", "not run: there are mismatches above", None)), found)
     files = script.load(folder / script.NAME).files
@@ -196,7 +200,8 @@ def check_folder(folder: Path, name: str, track: str) -> list[Claim]:
 
 
 def _fault(error: BaseException) -> str:
-    return str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+    plain = isinstance(error, (ValueError, OSError, _bytegolf.FormatError))
+    return str(error) if plain else f"{type(error).__name__}: {error}"
 
 
 def _unfit(folder: Path) -> str:
@@ -448,11 +453,10 @@ def _cache(place: Path) -> Iterator[None]:
             os.environ["BYTEGOLF_CACHE"] = before
 
 
-def _own_score(folder: Path, run: Facts, checking: Checking) -> Score:
+def _own_score(folder: Path, run: Facts, ids: Ids, checking: Checking) -> Score:
     """The artifact on the given shards, by the running package: codec, model and scoring are ours."""
-    assert checking.val_data is not None
     model = load(folder / ARTIFACT, checking.device, checking.dtype)
-    got = score(model, _read_ids(checking.val_data, run.config), run.window, run.stride)
+    got = score(model, ids, run.window, run.stride)
     return Score(got.bpb, got.targets, got.bytes, model.device, model.dtype)
 
 
