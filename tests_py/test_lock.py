@@ -1,6 +1,8 @@
 """requirements/*.lock: every declared dependency with a version inside its bounds, hashes for all, and only what is needed."""
 
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
@@ -102,3 +104,21 @@ def test_a_lock_of_another_python_is_not_used():
     assert blocks == {"a": "a==1 \\\n    --hash=sha256:0\n", "b": "b==2\n"}
     assert module.closure({"a"}, needed_by) == {"a", "b"}
     assert module.closure({"b"}, needed_by) == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "status", "words"),
+    [
+        ([{"name": "a", "version": "1", "vulns": []}], 0, "1 of 1 packages looked up"),
+        ([{"name": "a", "version": "1", "vulns": [{"id": "X-1", "fix_versions": ["2"]}]}], 1, "a 1: X-1, fixed in 2"),
+        ([{"name": "a", "skip_reason": "not found"}], 77, "skipped, no database"),
+        (None, 77, "skipped, no database"),
+    ],
+)
+def test_an_audit_that_looked_nothing_up_does_not_pass(tmp_path, dependencies, status, words):
+    said = "no network" if dependencies is None else json.dumps({"dependencies": dependencies})
+    (tmp_path / "pip_audit.py").write_text(f"print({said!r})")
+    audit = [sys.executable, ROOT / ".ci" / "audit.py"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(audit, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, words in done.stdout) == (status, True)
