@@ -128,7 +128,7 @@ def files(run: Facts, folder: Path) -> list[Problem]:
     config = Config.of_run(folder / CONFIG)
     pairs.append(("seed", run.seed, config.seed))
     pairs += [("option", f"`{x}`", f"`{y}`") for x, y in _pairs(run.config, config)]
-    carried = script.read((folder / script.NAME).read_bytes(), str(folder / script.NAME)).config
+    carried = script.load(folder / script.NAME).config
     own = Config.stored(carried, f"the options of {folder / script.NAME}")
     pairs += [("option in train_gpt.py", f"`{x}`", f"`{y}`") for x, y in _pairs(script.shared(config), own)]
     model = Config.stored(artifact_options(folder / ARTIFACT), f"the options inside {folder / ARTIFACT}")
