@@ -111,4 +111,4 @@ def config(preset: str = "byte260-jepa", /, *overrides: str, docs: bool = True) 
     """
     from bytegolf.options import resolve
 
-    sys.stdout.write(resolve(preset, overrides).text(docs=docs))
+    sys.stdout.write(resolve(preset, overrides).toml(docs=docs))

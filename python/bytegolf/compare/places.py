@@ -105,8 +105,11 @@ def val_word(val_sha256: str | None) -> str:
 
 
 def split_by_validation(names: Sequence[str], val_sha256: Sequence[str | None]) -> list[str]:
-    """The names of groups, with that of the validation ids after each where the runs of a group were scored on different ones."""
+    """The names of groups, with that of the validation ids after each where runs of a group are known to differ in them."""
+    known: dict[str, set[str]] = {}
+    for name, val in zip(names, val_sha256, strict=True):
+        known.setdefault(name, set()).update([val] if val else [])
     return [
-        f"{name} ({val_word(val)})" if len({v for n, v in zip(names, val_sha256, strict=True) if n == name}) > 1 else name
+        f"{name} ({val_word(val)})" if len(known[name]) > 1 else name
         for name, val in zip(names, val_sha256, strict=True)
     ]
