@@ -110,7 +110,7 @@ class Config(_bytegolf.Config):
         for name, value in changes.items():
             text = _text(value)
             if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
-                raise ValueError(f"option {name} = {ascii(value)} is not UTF-8 text")
+                raise ValueError(f"option {name} = {value!a} is not UTF-8 text")
             made.set(name, text)
         made.validate()
         return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from bytegolf._bytegolf import option_table
@@ -61,7 +61,7 @@ _WORDS: dict[Callable[[object], bool], str] = {
     table: "not an object",
     option: "not a number, a text, true or false",
 }
-Fields = Mapping[str, Any]  # of a name its type, or the fields of an object
+Fields = dict[str, Any]  # of a name its type, or the fields of an object
 
 SCORE: Fields = dict.fromkeys(("window", "stride", "bytes", "targets"), count) | dict.fromkeys(
     ("bpb", "nats", "seconds", "floored_bpb"), number

@@ -15,8 +15,7 @@ from bytegolf.compare.places import LoggedRun, names_of_groups, places, split_by
 from bytegolf.errors import UserError
 from bytegolf.inspect import group_of, inspect_artifact
 from bytegolf.log import read_log
-from bytegolf.pictures.curves import label as shown_name
-from bytegolf.pictures.curves import COLORS, FAINT, GRID, INK, save, series, shown, smoothed, speed, style
+from bytegolf.pictures.curves import COLORS, FAINT, GRID, INK, save, series, shown, shown_name, smoothed, speed, style
 from bytegolf.screen import console
 
 Against = Literal["bytes", "steps", "seconds"]
@@ -102,7 +101,9 @@ def _groups(found: Sequence[tuple[LoggedRun, list[dict[str, Any]]]]) -> list[str
         single = made.count(name) == 1
         names[i] = found[i][0].name if single else f"{made.count(name)} runs" if name == "runs" else name
     # A mean is of runs that were scored on the same data.
-    ids = [(lines[-1].get("made") or {}).get("val_sha256") if lines[-1]["kind"] == "end" else None for _, lines in found]
+    ids = [
+        (lines[-1].get("made") or {}).get("val_sha256") if lines[-1]["kind"] == "end" else None for _, lines in found
+    ]
     split = split_by_validation([str(name) for name in names], ids)
     if split != names:
         console.say("runs of a group that were scored on different validation data are drawn as groups of their own")

@@ -276,4 +276,3 @@ def _split(name: str, runs: Sequence[ScoredRun], notes: list[str]) -> list[RunGr
             group.values.append(run.value)
             group.seeds.append(run.seed)
     return list(made.values())
-

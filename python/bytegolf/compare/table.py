@@ -173,7 +173,12 @@ def _as_dict(
 
     def row(one: Comparison) -> dict[str, Any]:
         s = one.summary
-        facts: dict[str, Any] = {"group": one.group.name, "n": s.n, "seeds": one.group.seeds, "left_out": one.group.left_out}
+        facts: dict[str, Any] = {
+            "group": one.group.name,
+            "n": s.n,
+            "seeds": one.group.seeds,
+            "left_out": one.group.left_out,
+        }
         facts["val_sha256"] = one.group.val_sha256
         sizes = {"mean": s.mean, "sd": s.sd, "low": s.low, "high": s.high}
         figures = {"values_bpb": one.group.values, **_both(sizes)}

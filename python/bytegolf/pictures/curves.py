@@ -31,7 +31,7 @@ def style(what: str, **more: Any) -> Iterator[None]:
         yield
 
 
-def label(text: str) -> str:
+def shown_name(text: str) -> str:
     """A name in a picture: what has no sign is escaped, and one that begins with an underscore is shown, too."""
     return visible(f" {text}" if text.startswith("_") else text)
 
@@ -109,7 +109,7 @@ def _draw(steps: list[dict[str, Any]], scores: list[dict[str, Any]], title: str,
     _draw_scores(main, scores, at, read)
     main.set_ylim(*shown(bpb, [line["bpb"] for line in scores]))
     main.set_ylabel("bits per byte")
-    main.set_title(label(title), loc="left", color=INK, fontweight="bold")
+    main.set_title(shown_name(title), loc="left", color=INK, fontweight="bold")
     main.legend(frameon=False, loc="upper right")
 
     panels = (("lr_factor", "step size, share of peak", ORANGE), ("grad_norm", "gradient norm", GREEN))

@@ -67,11 +67,11 @@ def _raw(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except csv.Error as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from None
         return
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
+    for number, words in enumerate(text.split("\n"), 1):
+        if not words.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(words)
         except RecursionError:
             raise UserError(f"{path}, line {number}: its JSON nests too deeply") from None
         except ValueError as error:
