@@ -68,7 +68,10 @@ class Config(_bytegolf.Config):
             odd = next((name for name in options if not re.fullmatch(r"\w+", name)), None)
             if odd is not None:
                 raise ValueError(f"{source}: {json.dumps(odd)} cannot name an option")
-            options = "".join(f"{name} = {_core_form(value)}\n" for name, value in options.items())
+            try:
+                options = "".join(f"{name} = {_core_form(name, value)}\n" for name, value in options.items())
+            except ValueError as error:
+                raise ValueError(f"{source}: {error}") from None
         config = Config._of(_bytegolf.Config.stored(options, source))
         config.validate()
         return config
@@ -182,7 +185,7 @@ def toml_value(name: str, value: object) -> str:
         raise ValueError(f"option {name} = {_shown(value)} is {_kind(value)}, not {wanted[row['type']]} ({row['doc']})")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError(f"option {name} = {_shown(value)} is outside the integers of 64 bits ({row['doc']})")
-    return _core_form(value)
+    return _core_form(name, value)
 
 
 def _kind(value: object) -> str:
@@ -195,11 +198,11 @@ def _shown(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def _core_form(value: object) -> str:
+def _core_form(name: str, value: object) -> str:
     """A value as the core's text form holds it, which escapes quotes and backslashes alone."""
     if isinstance(value, str):
         if "\n" in value or "\r" in value:
-            raise ValueError(f"text {json.dumps(value)} holds a line break")
+            raise ValueError(f"option {name} = {_shown(value)} holds a line break")
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return json.dumps(value, default=str)
 

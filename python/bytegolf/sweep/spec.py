@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from bytegolf.config import Config, line_of, read_text, toml_table, toml_value
 from bytegolf.errors import UserError
@@ -59,6 +60,15 @@ def _set(name: str, text: str) -> Value:
     config.set(name, text)
     held: Value = getattr(config, name)
     return held
+
+
+def _check(name: str, value: Value, *where: str) -> Value:
+    """Like `_known`, for pydantic, with what leads to the option below the field: its group, and its name."""
+    try:
+        return _known(name, value)
+    except ValueError as error:
+        words = "".join(f"{part}: " for part in where) + str(error)
+        raise PydanticCustomError("option", "{words}", {"words": words, "names": [*where, name]}) from None
 
 
 Options = dict[str, Annotated[Value, PlainValidator(_value)]]
@@ -155,7 +165,7 @@ class Spec(_Table):
     @classmethod
     def _options(cls, options: dict[str, Value]) -> dict[str, Value]:
         for name, value in options.items():
-            _known(name, value)
+            _check(name, value)
         return options
 
     @field_validator("groups")
@@ -165,19 +175,14 @@ class Spec(_Table):
             if not _NAME.fullmatch(group):
                 raise ValueError(f"{group!r} is no name: letters, digits, space and ._+- only")
             for name, value in options.items():
-                try:
-                    _known(name, value)
-                except ValueError as error:
-                    raise ValueError(f"{group}: {error}") from None
+                _check(name, value, group)
         return groups
 
     @field_validator("grid")
     @classmethod
     def _grid(cls, grid: dict[str, list[Value]]) -> dict[str, list[Value]]:
         for name, values in grid.items():
-            for value in values:
-                _known(name, value)
-            if len({str(_known(name, value)) for value in values}) < len(values):
+            if len({str(_check(name, value)) for value in values}) < len(values):
                 raise ValueError(f"{name}: a value is given twice")
         return grid
 
@@ -204,7 +209,7 @@ def load_spec(path: Path, overrides: dict[str, str] | None = None) -> Spec:
         spec = Spec.model_validate(raw)
     except ValidationError as error:
         faults = error.errors()
-        line = line_of(faults[0]["loc"], text)
+        line = line_of([*faults[0]["loc"], *faults[0].get("ctx", {}).get("names", ())], text)
         raise UserError(f"{path}, line {line}: {'; '.join(map(_words, faults))}") from None
     changes: dict[str, Any] = {"name": spec.name or path.stem}
     words: dict[str, Value] = {}
