@@ -111,7 +111,7 @@ class Config(_bytegolf.Config):
         """A copy with some options changed; the values are Python's (int, float, bool, str) or their text form."""
         made = Config._of(self)
         for name, value in changes.items():
-            text = _text(value)
+            text = _text(name, value)
             if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
                 raise ValueError(f"option {name} = {value!a} is not UTF-8 text")
             made.set(name, text)
@@ -227,11 +227,11 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8 text (line {line})") from None
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, os.PathLike):
-        value = os.fspath(value)
+        return _core_form(name, str(value))  # as it is, blanks at its ends included
     if isinstance(value, str):
         return value
     return repr(value.item() if hasattr(value, "item") else value)

@@ -51,7 +51,7 @@ def plan(spec: Spec, source: Path) -> list[Run]:
                 raise UserError(
                     f"{source}, group {group}: option {which} is empty: set it in [overrides] or on the command line"
                 )
-            config = config.replace(**{which: str(Path(getattr(config, which)).absolute())})
+            config = config.replace(**{which: Path(getattr(config, which)).absolute()})
         for seed in spec.seeds:
             made = config.replace(seed=seed)
             name = _slug(f"{group}-seed-{seed}")
