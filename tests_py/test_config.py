@@ -135,7 +135,9 @@ def test_what_is_written_is_toml_and_reads_back_equal(tmp_path_factory, **values
 @settings(max_examples=200, deadline=None)
 @given(text=TEXTS)
 def test_any_text_means_what_tomllib_says(text):
-    written = f"train_data = {json.dumps(text, ensure_ascii=False)}".replace("\x7f", "\\u007f")  # TOML as JSON, but for this sign
+    written = f"train_data = {json.dumps(text, ensure_ascii=False)}".replace(
+        "\x7f", "\\u007f"
+    )  # TOML as JSON, but for this sign
     assert Config.from_text(written).train_data == tomllib.loads(written)["train_data"] == text
 
 
@@ -201,7 +203,9 @@ def test_what_is_no_toml_or_no_option_is_named_with_its_line(tmp_path, text, wor
     # A sweep file refuses the same line in a table of its own, with its line there.
     sweep = tmp_path / "s.toml"
     if "overwrite" not in words and "is a table" not in words:
-        sweep.write_bytes(f'config = "demo"\nseeds = [1]\n[overrides]\n{text}\n'.replace("seed =", "iterations =").encode())
+        sweep.write_bytes(
+            f'config = "demo"\nseeds = [1]\n[overrides]\n{text}\n'.replace("seed =", "iterations =").encode()
+        )
         with pytest.raises(UserError, match=r"s\.toml, line 4: "):
             load_spec(sweep)
 
@@ -215,7 +219,9 @@ def test_a_byte_order_mark_is_named(tmp_path):
 @pytest.mark.parametrize("value", ['"a b"', "' a '", '"\\"q\\""', '"a\\u00e9"', '"\\u007f"', "'x\\y'"])
 def test_a_line_means_the_same_in_a_config_and_in_a_sweep(tmp_path, value):
     (tmp_path / "c.toml").write_text(f"train_data = {value}\nval_data = 'v'\n")
-    (tmp_path / "s.toml").write_text(f'config = "byte260-jepa"\nseeds = [1]\n[overrides]\ntrain_data = {value}\nval_data = "v"\n')
+    (tmp_path / "s.toml").write_text(
+        f'config = "byte260-jepa"\nseeds = [1]\n[overrides]\ntrain_data = {value}\nval_data = "v"\n'
+    )
     (run,) = plan(load_spec(tmp_path / "s.toml"), tmp_path / "s.toml")
     wanted = Config.from_toml(tmp_path / "c.toml").train_data
     assert wanted == tomllib.loads(f"v = {value}")["v"]

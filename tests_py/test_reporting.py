@@ -206,14 +206,27 @@ def two_runs(tmp_path, monkeypatch):
     return tmp_path
 
 
-AGAIN = ["s1", "./s1", "s1/", "s1/../s1", "{tmp}/s1", "s1/log.jsonl", "./s1/log.jsonl", "link", "link/log.jsonl", "hard"]
+AGAIN = [
+    "s1",
+    "./s1",
+    "s1/",
+    "s1/../s1",
+    "{tmp}/s1",
+    "s1/log.jsonl",
+    "./s1/log.jsonl",
+    "link",
+    "link/log.jsonl",
+    "hard",
+]
 AGAIN += ["copy", "copy/log.jsonl", "renamed.jsonl"]
 
 
 @pytest.mark.parametrize("again", AGAIN)
 def test_a_run_counts_once_however_it_is_named(capsys, two_runs, again):
     stats = pytest.importorskip("scipy.stats")
-    status, out, err = report(capsys, "s1", "s2", again.format(tmp=two_runs), "s2", "--baseline", 4.6, "--threshold", 0, "--json")
+    status, out, err = report(
+        capsys, "s1", "s2", again.format(tmp=two_runs), "s2", "--baseline", 4.6, "--threshold", 0, "--json"
+    )
     assert status == 0
     (group,) = json.loads(out)["groups"]
     assert (group["n"], group["seeds"]) == (2, [1, 2])
@@ -272,7 +285,9 @@ def test_the_same_seed_with_equal_options_is_no_second_run(capsys, tmp_path):
 
 def test_runs_scored_on_other_data_are_groups_of_their_own(capsys, tmp_path):
     def run(name, value, val, **options):
-        return write_run(tmp_path / name, value, {"val_sha256": val * 64} if val else None, num_layers=2, **options)
+        # s1 and o1 are of one training, whose artifact was scored on two texts.
+        made = {"val_sha256": val * 64, "artifact_sha256": f"{options['seed']:064}"} if val else None
+        return write_run(tmp_path / name, value, made, num_layers=2, **options)
 
     paths = [run("s1", 4.4, "a", seed=1), run("s2", 4.5, "a", seed=2), run("o1", 5.2, "b", seed=1)]
     found, err = groups_of(capsys, *paths)
@@ -293,7 +308,9 @@ def test_a_baseline_scored_on_other_data_is_refused(capsys, tmp_path):
     two = write_runs_of_sweep(tmp_path / "two", [4.2, 4.3], val="b" * 64, group="b")
     status, out, err = report(capsys, one, two, "--baseline", "two/b")
     assert (status, out) == (2, "")
-    assert err.splitlines()[-1].startswith("bytegolf: --baseline two/b: it was scored on other validation data (val bbbbbbbb)")
+    assert err.splitlines()[-1].startswith(
+        "bytegolf: --baseline two/b: it was scored on other validation data (val bbbbbbbb)"
+    )
     assert report(capsys, one, two, "--baseline", "4.5")[0] == 0
     three = write_runs_of_sweep(tmp_path / "three", [4.4, 4.5], group="c")
     assert report(capsys, one, three, "--baseline", "three/c")[0] == 0

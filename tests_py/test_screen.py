@@ -99,7 +99,14 @@ def test_bytes_become_signs_as_they_come():
 @EACH
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("start", "dtype"), ("start", "hardware"), ("start", "device"), ("end", "reason"), ("val", "weights"), ("config", "family")],
+    [
+        ("start", "dtype"),
+        ("start", "hardware"),
+        ("start", "device"),
+        ("end", "reason"),
+        ("val", "weights"),
+        ("config", "family"),
+    ],
 )
 def test_no_field_of_a_log_is_obeyed(tmp_path, capsys, text, shown, kind, name):
     if name == "weights" and "\x00" in text:
@@ -107,7 +114,16 @@ def test_no_field_of_a_log_is_obeyed(tmp_path, capsys, text, shown, kind, name):
     lines = [
         {"kind": "start", "time": 1.0, "step": 0, "seed": 1, "config": {"iterations": 9, "family": "byte260"}},
         {"kind": "step", "time": 2.0, "step": 1, "bpb": 8.0, "total": 5.0},
-        {"kind": "val", "time": 3.0, "step": 1, "bpb": 8.0, "window": 8, "stride": 8, "weights": "raw", "from": "memory"},
+        {
+            "kind": "val",
+            "time": 3.0,
+            "step": 1,
+            "bpb": 8.0,
+            "window": 8,
+            "stride": 8,
+            "weights": "raw",
+            "from": "memory",
+        },
         {"kind": "end", "time": 4.0, "step": 1, "reason": "done", "sliding": {"bpb": 7.5}},
     ]
     if kind == "config":
@@ -132,7 +148,12 @@ def test_no_name_of_a_folder_is_obeyed(tmp_path, capsys, text):
     journal.write("step", step=5, bpb=8.0, total=5.0)
     journal.write("end", reason="done", sliding={"bpb": 8.0})
     journal.close()
-    for words in (["watch", folder, "--once"], ["report", folder], ["report", folder, tmp_path / f"{text}2"], ["eval", folder, "x"]):
+    for words in (
+        ["watch", folder, "--once"],
+        ["report", folder],
+        ["report", folder, tmp_path / f"{text}2"],
+        ["eval", folder, "x"],
+    ):
         _, out, err = run(capsys, *words)
         assert harmless(out + err), words
 
@@ -196,7 +217,9 @@ def test_letters_that_a_stream_lacks_end_no_command(tmp_path, encoding):
     (folder / "results.csv").write_text("group,status,seed,bpb_sliding,folder\nå漢,done,0,1.5,r漢\n")
     environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     for words in (["report", folder], ["watch", folder, "--once"], ["config", "demo", "train_data=å漢"]):
-        done = subprocess.run([sys.executable, "-m", "bytegolf", *map(str, words)], capture_output=True, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-m", "bytegolf", *map(str, words)], capture_output=True, env=environment
+        )
         assert done.returncode == 0, done.stderr
         assert b"?" in done.stdout
         codecs.decode(done.stdout, encoding)

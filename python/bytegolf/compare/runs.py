@@ -210,17 +210,17 @@ def _each_once(runs: Iterable[ScoredRun]) -> tuple[list[ScoredRun], list[str]]:
     """The first of each run, and one line about the others."""
     kept: list[ScoredRun] = []
     known: dict[Any, ScoredRun] = {}
-    artifacts: dict[tuple[str, int | None], ScoredRun] = {}
+    results: dict[Any, ScoredRun] = {}  # one artifact with one score on one text: of a run that was made again, say
     again: list[str] = []
     for run in runs:
         same = next((known[key] for key in run.keys if key in known), None)
+        result = (run.artifact_sha256, run.seed, run.val_sha256, run.value)
         if same is None and run.group is None and run.artifact_sha256 is not None:
-            same = artifacts.get((run.artifact_sha256, run.seed))
+            same = results.get(result)
         if same is None:
             kept.append(run)
             known |= dict.fromkeys(run.keys, run)
-            if run.artifact_sha256 is not None:
-                artifacts.setdefault((run.artifact_sha256, run.seed), run)
+            results.setdefault(result, run)
         else:
             again.append(f"{run.where} is {same.where}" if run.where != same.where else f"{run.where} is named again")
     return kept, [f"counted once: {'; '.join(again)}"] if again else []
