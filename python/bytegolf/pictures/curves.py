@@ -12,6 +12,7 @@ from bytegolf.extras import need
 from bytegolf.log import read_log
 from bytegolf.screen.visible import visible
 
+LARGEST = 1e100  # of a value that is drawn: axes are as long as sums of them
 INK, FAINT, GRID = "#222222", "#9aa0a6", "#eceff1"
 # Okabe and Ito's colours, distinguishable with any kind of colour vision (https://jfly.uni-koeln.de/color); their yellow is too light here.
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -73,8 +74,10 @@ def draw_curves(log: Path | str, picture: Path | str) -> None:
 
 
 def series(steps: list[dict[str, Any]], name: str) -> list[float]:
-    """One number of each line, nan where it is missing."""
-    return [float("nan") if line.get(name) is None else float(line[name]) for line in steps]
+    """One number of each line, nan where it is missing or too large to be drawn."""
+    nan = float("nan")
+    values = [nan if line.get(name) is None else float(line[name]) for line in steps]
+    return [value if abs(value) <= LARGEST else nan for value in values]
 
 
 def shown(values: list[float], also: list[float] | None = None) -> tuple[float, float]:
