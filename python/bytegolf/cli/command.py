@@ -5,6 +5,7 @@ Verbs import what they need when they run, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from typing import TextIO
@@ -14,6 +15,7 @@ from cyclopts import App, CycloptsError
 from bytegolf._bytegolf import FormatError, NumericsError, __version__
 from bytegolf.cli import data, machine, model, submission, sweep, train, watch
 from bytegolf.errors import Stopped, UserError
+from bytegolf.screen.visible import line
 
 app = App(
     name="bytegolf",
@@ -30,6 +32,7 @@ for part in (train, model, machine, sweep, submission, watch):
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs one command and leaves with its status (0 done, 1 missed, 2 user's mistake, 130 interrupted)."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    _replace_what_cannot_be_written()
     traceback = "--traceback" in tokens
     tokens = [t for t in tokens if t != "--traceback"]
     warnings.showwarning = _warn
@@ -72,5 +75,12 @@ def _warn(
 
 
 def _refuse(message: str, status: int) -> int:
-    sys.stderr.write("bytegolf: " + " ".join(message.split()) + "\n")
+    sys.stderr.write(f"bytegolf: {line(message)}\n")
     return status
+
+
+def _replace_what_cannot_be_written() -> None:
+    """Where standard output or error is ASCII, say, a letter that it lacks becomes ? instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")

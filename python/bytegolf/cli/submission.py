@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from bytegolf.cli.words import Json
+from bytegolf.errors import UserError
 
 app = App(help_format="markdown")
 
@@ -28,6 +29,7 @@ def submit(
     baseline: float | None = None,
     val_data: str | None = None,
     unlimited_time: Annotated[bool, Parameter(negative="")] = False,
+    other_validation: Annotated[bool, Parameter(negative="")] = False,
     as_json: Json = False,
 ) -> int:
     """Make a submission folder of finished runs, one for each seed, or refuse them by name and margin (status 1).
@@ -58,10 +60,17 @@ def submit(
         Where the validation shards lie now, when not where the runs found them.
     unlimited_time
         Allow more than 600 s of training or evaluation (non-record track only).
+    other_validation
+        Allow scores of other text than the challenge's whole validation set on the record track; the submission says so.
     """
+    from bytegolf.config import read_text
     from bytegolf.submission.command import submit_command
     from bytegolf.submission.folder import SubmissionOptions
 
+    try:
+        wanted = tuple(int(seed) for seed in seeds.split(",")) if seeds else None
+    except ValueError:
+        raise UserError(f"--seeds {seeds} is not a list of whole numbers such as 1,2,3") from None
     options = SubmissionOptions(
         name=name,
         author=author,
@@ -70,12 +79,13 @@ def submit(
         out=out,
         date=date,
         blurb=blurb,
-        idea=idea.read_text(encoding="utf-8") if idea else "",
-        seeds=tuple(int(seed) for seed in seeds.split(",")) if seeds else None,
+        idea=read_text(idea) if idea else "",
+        seeds=wanted,
         artifact_seed=artifact_seed,
         baseline=baseline,
         val_data=val_data,
         unlimited_time=unlimited_time,
+        other_validation=other_validation,
     )
     return submit_command(runs, options, as_json)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bytegolf.bundle.meter import LIMIT_S, Size
 from bytegolf.errors import UserError
+from bytegolf.record.fields import is_challenge_validation, validation_words
 from bytegolf.screen import console
 from bytegolf.submission.folder import Refused, SubmissionFolder, SubmissionOptions, submit
 from bytegolf.submission.page import sentences
@@ -53,6 +54,8 @@ def _show(made: SubmissionFolder) -> None:
             what, f"{seconds:.1f} s", f"{LIMIT_S - seconds:.1f} s of {LIMIT_S:.0f} s left, longest of the seeds"
         )
     out.print(table)
+    odd = next((run for run in made.runs if not is_challenge_validation(run)), made.runs[0])
+    out.print(f"validation: {validation_words(odd)}")
     for sentence in sentences(s.statistics):
         out.print(sentence, markup=False)
     out.print(str(made.folder), markup=False)

@@ -60,6 +60,7 @@ class SubmissionOptions:
     baseline: float | None = None
     val_data: str | None = None
     unlimited_time: bool = False
+    other_validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def submit(folders: Sequence[Path], options: SubmissionOptions) -> SubmissionFol
     if target.exists():
         raise UserError(f"{target} exists; choose another name or date")
     runs = _read(folders)
-    problems = rules(runs, options.track, options.seeds, options.unlimited_time)
+    problems = rules(runs, options.track, options.seeds, options.unlimited_time, options.other_validation)
     for run, folder in zip(runs, folders, strict=True):
         problems += files(run, folder)
         problems += _on_shards(run, options.val_data)

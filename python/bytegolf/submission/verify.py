@@ -33,7 +33,7 @@ from bytegolf.config import Config
 from bytegolf.device import resolve
 from bytegolf.ids import Ids, ids_sha256
 from bytegolf.record.facts import Facts, read_facts
-from bytegolf.record.fields import Submission, submission_of
+from bytegolf.record.fields import Submission, is_challenge_validation, submission_of, validation_words
 from bytegolf.record.fingerprint import memory_bytes
 from bytegolf.screen import console
 from bytegolf.streams import read_stream, score
@@ -281,6 +281,8 @@ def _logs(submission: Submission, runs: list[Facts]) -> list[Claim]:
         baseline=s.statistics.baseline,
     )
     claimed, found = _flat(s.model_dump()), _flat(again.model_dump())
+    if s.challenge_validation is None:  # of a version that did not say it
+        del claimed["challenge_validation"], found["challenge_validation"]
     wrong = [_equal(f"{field} (by the logs)", claimed.get(field), found.get(field)) for field in claimed | found]
     wrong = [claim for claim in wrong if not claim.ok]
     claims += wrong or [Claim("fields by the logs", f"{len(claimed)} values", "all follow from the logs", True)]
@@ -289,12 +291,26 @@ def _logs(submission: Submission, runs: list[Facts]) -> list[Claim]:
         at, usual = (run.window, run.stride), (run.config.seq_len, min(run.config.eval_stride, run.config.seq_len))
         if at != usual:
             claims.append(_equal(f"window, stride of seed {run.seed}", _word(usual), _word(at)))
-    broken = rules(runs, s.track, s.seeds, unlimited)
+    broken = rules(runs, s.track, s.seeds, unlimited, s.challenge_validation is not True)
     claims += [Claim(problem.name, "nothing against the rules", problem.text, False) for problem in broken]
     if not broken:
         text = "size, coverage, seeds, options" + ("; time is unlimited here" if unlimited else ", times")
         claims.append(Claim("rules", "nothing against them", text, True))
+    claims.append(_validation(s, runs))
     return claims
+
+
+def _validation(submission: Submission, runs: list[Facts]) -> Claim:
+    """What was scored. A folder that does not say it is not held to it."""
+    said = submission.challenge_validation
+    claimed = {True: "the challenge's own, whole", False: "other text", None: "not said"}[said]
+    odd = next((run for run in runs if not is_challenge_validation(run)), runs[0])
+    return Claim(
+        "validation set",
+        claimed,
+        validation_words(odd),
+        None if said is None else said == all(map(is_challenge_validation, runs)),
+    )
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
