@@ -6,6 +6,7 @@
 #include "base/cuda_libraries.h"
 #include "base/memory.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
 #include "hwy/highway.h"
 
 namespace bg::bindings {
@@ -53,7 +54,7 @@ void bind_base(py::module_& m) {
         for (const CudaLibraryReport& library : cuda_library_report()) {
           py::dict row;
           row["name"] = library.name;
-          row["path"] = library.path;
+          row["path"] = path_text(library.path);
           row["version"] = library.version;
           row["problem"] = library.problem;
           row["always"] = library.always;

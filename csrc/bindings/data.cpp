@@ -1,10 +1,7 @@
 // Vocabularies, shards and batches, for Python.
-#include <pybind11/stl/filesystem.h>
-
-#include <filesystem>
-
 #include "base/check.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
 #include "data/loader.h"
 #include "data/shard.h"
 
@@ -38,8 +35,9 @@ std::shared_ptr<const ShardSet> shard_set(const py::object& data, const std::str
   std::vector<std::string> where;
   const auto path_of = [](py::handle item) {
     try {
-      return item.cast<std::filesystem::path>().string();
-    } catch (const py::cast_error&) {
+      return path_bytes(item);
+    } catch (const py::error_already_set& error) {
+      if (!error.matches(PyExc_TypeError)) throw;
       throw py::type_error("expected shards as a path, a list of paths or an array of ids, got " +
                            std::string(py::str(py::type::of(item))));
     }
@@ -94,7 +92,7 @@ void bind_data(py::module_& m) {
           "shards",
           [](const ShardSet& s) {
             py::list out;
-            for (const auto& shard : s.shards()) out.append(py::make_tuple(shard.path, shard.ids));
+            for (const auto& shard : s.shards()) out.append(py::make_tuple(path_text(shard.path), shard.ids));
             return out;
           },
           "List of (path, ids).")
