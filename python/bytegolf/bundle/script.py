@@ -7,14 +7,13 @@ import base64
 import functools
 import hashlib
 import lzma
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from bytegolf.bundle import bootstrap
 from bytegolf.config import Config
 from bytegolf.device import DTYPES
+from bytegolf.disk import write_whole
 
 NAME = "train_gpt.py"
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,11 +60,8 @@ def keep(config: Config, folder: Path) -> Path | None:
     text = own_script(config)
     if text is None:
         return None
-    handle, temporary = tempfile.mkstemp(prefix=".train_gpt-", dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        file.write(text)
-    os.chmod(temporary, 0o644)
-    return Path(temporary).replace(folder / NAME)
+    write_whole(folder / NAME, text)
+    return folder / NAME
 
 
 def own_script(config: Config) -> bytes | None:
