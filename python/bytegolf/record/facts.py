@@ -155,8 +155,10 @@ def _disagreements(
             if line.get(name, known) != known:
                 found.append(f"{name} changed {where}")
         first, later = (Config.stored(options, "the log") for options in (starts[0]["config"], line["config"]))
+        # Neither does a tracker change what is computed, nor where the same data lies.
+        alike = ["track", *(f"{kind}_data" for kind in ("train", "val") if f"{kind}_sha256" in line)]
         for name, before, after in first.differences(later):
-            if name != "track":  # changes nothing that is computed
+            if name not in alike:
                 found.append(f"config changed {where}: {name} from {before} to {after}")
         if _world_size(line) != _world_size(starts[0]):
             found.append(f"world_size changed {where}")
