@@ -1,7 +1,6 @@
 """What bytegolf.checkpoint promises: all or nothing on the disk, and a reader that trusts nothing."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -79,7 +78,9 @@ def test_without_a_pointer_the_highest_number_counts(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path)[1] == {"step": 1}
 
 
-@pytest.mark.parametrize("content", [b"", b"../evil\n", b"checkpoint-000009\n", b"\xff\x00", b"x" * 1000, b"checkpoint-000001\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"../evil\n", b"checkpoint-000009\n", b"\xff\x00", b"x" * 1000, b"checkpoint-000001\n"]
+)
 def test_a_pointer_that_is_damaged_dangling_or_old_hides_nothing(tmp_path: Path, content: bytes) -> None:
     for step in (1, 2):
         write_checkpoint(tmp_path, tensors_of(step), {"step": step})

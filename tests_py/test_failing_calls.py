@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
 from shim import driver
 
 pytestmark = pytest.mark.skipif(driver.library() is None, reason="no C compiler")

@@ -1,13 +1,11 @@
 """One process at a time in a run's folder: who comes second is told who is first; who was killed holds nothing."""
 
 import errno
-import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -64,7 +62,9 @@ NO_LOCKS = HOLD.replace(
 def test_the_second_is_told_host_and_process_of_the_first(tmp_path):
     process, kind = hold(tmp_path)
     assert kind == "system"
-    with pytest.raises(UserError, match=rf"process {process.pid} on {socket.gethostname()}, since 20.* is at work there"):
+    with pytest.raises(
+        UserError, match=rf"process {process.pid} on {socket.gethostname()}, since 20.* is at work there"
+    ):
         RunLock(tmp_path, unexpected)
     assert holder_of(tmp_path).pid == process.pid
     with pytest.raises(UserError, match=str(process.pid)):
@@ -96,7 +96,9 @@ def test_a_name_that_was_left_on_another_host_is_said(tmp_path):
     assert len(said) == 1 and "process 7 on elsewhere" in said[0]
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "[]", "1", '{"host": 1}', "[" * 5000, '{"host": "h", "pid": 1e999}', "\x00" * 99])
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "[]", "1", '{"host": 1}', "[" * 5000, '{"host": "h", "pid": 1e999}', "\x00" * 99]
+)
 def test_what_is_in_a_free_lock_file_does_not_matter(tmp_path, text):
     (tmp_path / NAME).write_text(text)
     RunLock(tmp_path, unexpected).release()
@@ -168,7 +170,10 @@ else:
 """
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, str(tmp_path / "run")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(4)
     ]

@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from shim import driver
+from test_cli_train import TINY, text
 
 from bytegolf import FormatError
 from bytegolf.checkpoint import read_checkpoint
@@ -22,8 +25,6 @@ from bytegolf.record.facts import read_facts
 from bytegolf.record.lock import NAME as LOCK
 from bytegolf.run import runner
 from bytegolf.trainer import Trainer
-from shim import driver
-from test_cli_train import TINY, text
 
 STEPS = 12
 
@@ -55,7 +56,9 @@ def kept(tmp_path_factory):
     write_shards([text(100 + i, 60) for i in range(3)], root / "data", prefix="val")
     for i in range(2):
         (root / f"part{i}" / "train_000000.bin").rename(root / "data" / f"train_00000{i}.bin")
-    (root / "tiny.toml").write_text(TINY.replace("val_every = 8", "val_every = 0") + "device = 'cpu'\n".replace("'", '"'))
+    (root / "tiny.toml").write_text(
+        TINY.replace("val_every = 8", "val_every = 0") + "device = 'cpu'\n".replace("'", '"')
+    )
     return root
 
 
@@ -272,7 +275,7 @@ def test_a_run_folder_may_have_any_name(place, locale, name):
     assert done.returncode == 0, done.stderr[-2000:]
     for file in ("artifact.bg", "submission.json", "README.md", "log.jsonl"):
         assert os.path.getsize(run + b"/" + file.encode()) > 0
-    assert json.loads(open(run + b"/submission.json", "rb").read())["step_stop"] == STEPS
+    assert json.loads(Path(os.fsdecode(run), "submission.json").read_bytes())["step_stop"] == STEPS
     done = command("eval", run + b"/artifact.bg", str(place / "data"), "--json", env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["targets"] > 0

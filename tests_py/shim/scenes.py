@@ -94,7 +94,9 @@ class Export(Scene):
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
-        config = Config.preset("byte260", num_layers=2, model_dim=16, num_heads=2, num_kv_heads=1, rope_dims=4, xsa_last_n=1)
+        config = Config.preset(
+            "byte260", num_layers=2, model_dim=16, num_heads=2, num_kv_heads=1, rope_dims=4, xsa_last_n=1
+        )
         self.models = {step: Model(config, seed=step, threads=1) for step in (1, 2)}
 
     def prepare(self, place: Path) -> None:

@@ -41,7 +41,6 @@ from bytegolf.trackers import names_of
 from bytegolf.trackers.attend import attend
 from bytegolf.trainer import StepResult, Trainer
 
-
 ARTIFACT = "artifact.bg"
 
 
