@@ -45,8 +45,9 @@ void bind_base(py::module_& m) {
       "built (with CUDA kernels), unusable (why no GPU can be used; empty when one can), driver and runtime "
       "(versions), "
       "gpus (name, capability, total_bytes of each visible one).");
-  m.def("add_cuda_library_folder", &add_cuda_library_folder, py::arg("folder"),
-        "A folder to search for CUDA libraries before the system's; only before their first use.");
+  m.def(
+      "add_cuda_library_folder", [](const PathBytes& folder) { add_cuda_library_folder(folder.bytes); },
+      py::arg("folder"), "A folder to search for CUDA libraries before the system's; only before their first use.");
   m.def(
       "cuda_library_report",
       [] {

@@ -55,7 +55,7 @@ namespace pybind11::detail {
 
 template <>
 struct type_caster<bg::bindings::PathBytes> {
-  PYBIND11_TYPE_CASTER(bg::bindings::PathBytes, const_name("os.PathLike | str | bytes"));
+  PYBIND11_TYPE_CASTER(bg::bindings::PathBytes, const_name("os.PathLike[str] | str | bytes"));
   bool load(handle source, bool) {
     try {
       value.bytes = bg::bindings::path_bytes(source);

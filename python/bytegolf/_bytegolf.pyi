@@ -946,7 +946,7 @@ class Trainer:
         Whether state() is that of whole steps: false after an error while weights were moving.
         """
 
-def add_cuda_library_folder(folder: str) -> None:
+def add_cuda_library_folder(folder: os.PathLike[str] | str | bytes) -> None:
     """
     A folder to search for CUDA libraries before the system's; only before their first use.
     """
@@ -1085,7 +1085,7 @@ def quantise_tensor(
     (int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float. `codec` is what its declaration says: matrix or other.
     """
 
-def read_artifact(path: os.PathLike | str | bytes, threads: int = 0) -> dict[str, typing.Any]:
+def read_artifact(path: os.PathLike[str] | str | bytes, threads: int = 0) -> dict[str, typing.Any]:
     """
     An artifact as a dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, model_bytes.
     """
@@ -1165,7 +1165,7 @@ def vocab(family: str) -> dict[str, typing.Any]:
     """
 
 def write_artifact(
-    path: os.PathLike | str | bytes,
+    path: os.PathLike[str] | str | bytes,
     tensors: collections.abc.Sequence[
         tuple[str, str, collections.abc.Sequence[int], typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.uint8]]
     ],
