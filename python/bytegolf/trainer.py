@@ -115,7 +115,8 @@ class Trainer:
                 isinstance(data, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in data)
             )
             self._data = ShardSet(data if is_place else _bytegolf.host_array(data, "data"), config.vocab_name, "train")
-        self._data_sha256: str | None = None
+        # Before the first step: what a file holds may change under the run.
+        self._data_sha256 = data_identity(self._data) if self._data is not None else ""
         self.group = group
         self.stopped = False  # whether a rank has asked to stop; see proceed()
         self._agreed = False  # with all ranks, on the next step
@@ -222,10 +223,6 @@ class Trainer:
     @property
     def data_sha256(self) -> str:
         """Identity of the training data: equal for equal ids in equal order, wherever they lie; "" without data."""
-        if self._data is None:
-            return ""
-        if self._data_sha256 is None:
-            self._data_sha256 = data_identity(self._data)
         return self._data_sha256
 
     @property
