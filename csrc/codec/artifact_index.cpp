@@ -216,7 +216,7 @@ ArtifactIndex read_index(std::span<const uint8_t> file, const std::string& path,
                  stated = load_le(&file[32], 8);
   if (stated != file.size()) fail(32, words("the file should have", stated, "bytes but has", file.size()));
   if (index_stored > file.size() - kFrame) fail(24, words("an index of", index_stored, "bytes does not fit the file"));
-  if (index_raw > kMaxIndexBytes) fail(16, words("an index of", index_raw, "bytes; 64 MiB are allowed"));
+  if (index_raw > kMaxIndexBytes) fail(16, words("an index of", index_raw, "bytes; 16 MiB are allowed"));
   const size_t sealed = file.size() - kArtifactChecksumBytes;
   const Sha256 digest = sha256(file.first(sealed));
   if (std::memcmp(digest.data(), &file[sealed], digest.size()) != 0)

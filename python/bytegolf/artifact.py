@@ -83,8 +83,9 @@ def load(
     return model
 
 
-def check_shapes(what: str, config: Config, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """FormatError, starting with `what`, unless these are names and shapes of all parameters that an artifact of `config` stores.
+def check_shapes(what: str, config: Config, shapes: Mapping[str, tuple[int, ...]], *, whole: bool = False) -> None:
+    """FormatError, starting with `what`, unless these are names and shapes of all parameters of `config`: of those that an artifact
+    stores, or with `whole` of those that only training uses, too.
 
     Neither memory nor time depend on how large the config says that they are.
     """
@@ -93,7 +94,7 @@ def check_shapes(what: str, config: Config, shapes: Mapping[str, tuple[int, ...]
     wanted = {
         str(row["name"]): tuple(row["shape"])
         for row in _bytegolf.declared_parameters(config)
-        if row["codec"] != "left_out"
+        if whole or row["codec"] != "left_out"
     }
     missing = [name for name in wanted if name not in shapes]
     if missing:

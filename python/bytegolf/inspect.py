@@ -10,7 +10,17 @@ from typing import Any
 from bytegolf import _bytegolf
 from bytegolf._bytegolf import MAX_DECODED_BYTES
 
-_BYTES_OF = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "uint16": 2, "int8": 1, "uint8": 1}
+_BYTES_OF = {
+    "float64": 8,
+    "int64": 8,
+    "float32": 4,
+    "int32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "uint16": 2,
+    "int8": 1,
+    "uint8": 1,
+}
 
 
 def group_of(name: str) -> str:
@@ -18,9 +28,7 @@ def group_of(name: str) -> str:
     return re.sub(r"\d+", "*", name)
 
 
-def inspect_artifact(
-    path: str | os.PathLike[str], *, max_decoded_bytes: int = MAX_DECODED_BYTES
-) -> dict[str, Any]:
+def inspect_artifact(path: str | os.PathLike[str], *, max_decoded_bytes: int = MAX_DECODED_BYTES) -> dict[str, Any]:
     """Checks the whole artifact (checksum, every stream), piece by piece without keeping a tensor, and says what it holds.
 
     Keys: `path`, `file_bytes`, `frame_bytes` (header, index, checksum), `model_bytes` (row and column classes and frequency
