@@ -208,19 +208,27 @@ def wait_for_port(port):
     raise AssertionError("rank 0 does not listen")
 
 
+def late(place, seconds):
+    with pytest.raises(TimeoutError):
+        meet(place, seconds)
+
+
+CLAIM_BYTES = 1 + 4 + 4 + 32 + 32  # kind, rank, number of ranks, fresh number, proof
+
+
 def recorded_greeting(port):
-    """What a good caller says to rank 0, heard by somebody between them: 89 bytes, of which the last 32 are the proof."""
+    """What a good caller says to rank 0, heard by somebody between them, the last 32 bytes the proof."""
     ranks = ranks_of(4, "key", port)
     with socket.create_server(("127.0.0.1", 0)) as server:
         fake = replace(ranks[1], port=server.getsockname()[1])
-        caller = threading.Thread(target=lambda: pytest.raises(TimeoutError, meet, fake, 0.3), daemon=True)
+        caller = threading.Thread(target=late, args=(fake, 0.3))
         caller.start()
         taken, _ = server.accept()
         with taken:
             taken.sendall(rendezvous.MAGIC + bytes(32))
             said = b""
-            while len(said) < 89:
-                said += taken.recv(89 - len(said))
+            while len(said) < CLAIM_BYTES:
+                said += taken.recv(CLAIM_BYTES - len(said)) or pytest.fail("it left")
     caller.join(30)
     return said
 
@@ -228,10 +236,10 @@ def recorded_greeting(port):
 def test_two_hundred_hostile_callers_do_not_keep_four_ranks_apart(capfd):
     port = free_port()
     replay = recorded_greeting(port)
-    assert len(replay) == 89
+    assert len(replay) == CLAIM_BYTES
     kinds = [
         {"words": b""},  # silent
-        {"words": b"x" * 89, "piece_s": 2.0, "size": 1},  # a byte each two seconds
+        {"words": b"x" * CLAIM_BYTES, "piece_s": 2.0, "size": 1},  # a byte each two seconds
         {"words": b"\0\0\0\2" + b"\xff" * 8},  # the head of a huge message
         {"words": random.Random(0).randbytes(5000)},
         {"words": replay},
@@ -284,9 +292,7 @@ def test_two_hundred_hostile_callers_do_not_keep_four_ranks_apart(capfd):
 def test_a_proof_holds_for_its_own_port_and_number_only():
     port = free_port()
     replay = recorded_greeting(port)
-    rank = threading.Thread(
-        target=lambda: pytest.raises(TimeoutError, meet, ranks_of(4, "key", port)[0], 1.5), daemon=True
-    )
+    rank = threading.Thread(target=late, args=(ranks_of(4, "key", port)[0], 1.5))
     rank.start()
     wait_for_port(port)
     with socket.create_connection(("127.0.0.1", port), timeout=30) as own:
