@@ -394,7 +394,7 @@ HOSTILE = {  # name: bytes, what loading says
     "large_config": (one("a", "float16", (), RAW, 2, b"ab", LARGE), "1 tensors for num_layers = 24"),
     "large_shapes": (
         forged(LARGE, [(RAW, 48, b"ab" * 24)], [(f"blocks.{i}.attn_scale", "float16", (1,), 0) for i in range(24)]),
-        "lacks tok_emb.weight",
+        "lacks skip_weights, tok_emb.weight",
     ),
 }
 
@@ -472,7 +472,7 @@ def test_bfloat16_without_its_package_is_refused_in_words(tmp_path: Path, monkey
 
 def small_model() -> bytegolf.Model:
     config = bytegolf.Config.preset(
-        "byte260", num_layers=2, model_dim=8, num_heads=2, num_kv_heads=1, seq_len=8, xsa_last_n=0
+        "byte260", num_layers=2, model_dim=8, num_heads=2, num_kv_heads=1, seq_len=8, xsa_last_n=0, rope_dims=4
     )
     return bytegolf.Model(config, threads=1)
 
