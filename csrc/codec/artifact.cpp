@@ -92,7 +92,8 @@ Bytes code_record(const ArtifactIndex& index, RecordInfo& record, std::span<cons
   if (raw.size() <= kMixLimitBytes) mix = encode_mix(mix_parts(index, record), raw);
   Bytes best = std::move(raw);
   if (zstd.size() < best.size()) best = std::move(zstd), record.coding = Coding::zstd;
-  if (!mix.empty() && mix.size() < best.size()) best = std::move(mix), record.coding = Coding::mix;
+  if (!mix.empty() && mix.size() < best.size() && record.raw_bytes <= kMaxMixRatio * mix.size())
+    best = std::move(mix), record.coding = Coding::mix;
   return best;
 }
 

@@ -17,7 +17,6 @@ constexpr uint64_t kMaxElements = uint64_t{1} << 40;
 // The slowest coding, some 4 MB/s: its time is bounded by one record, and by what all of them store.
 constexpr uint64_t kMaxMixBytes = uint64_t{16} << 20;
 constexpr uint64_t kFreeMixBytes = uint64_t{4} << 20;
-constexpr uint64_t kMaxMixRatio = 256;
 constexpr size_t kMaxName = 1024;
 constexpr int kMaxRank = 8;
 

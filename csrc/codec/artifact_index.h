@@ -15,6 +15,7 @@ constexpr char kArtifactMagic[9] = "BYTEGOLF";
 constexpr uint32_t kArtifactVersion = 1;
 constexpr size_t kArtifactHeaderBytes = 40;
 constexpr size_t kArtifactChecksumBytes = 32;
+constexpr uint64_t kMaxMixRatio = 256;  // of what mix records unpack to and store, beyond the first few megabytes
 constexpr size_t kMaxConfigBytes = 1 << 20;
 constexpr size_t kMaxArtifactTensors = 1 << 16;
 constexpr std::string_view kConfigControls = "\t\n\r";  // what TOML allows
