@@ -22,6 +22,7 @@ from bytegolf._bytegolf import NumericsError, ShardSet, __version__
 from bytegolf.artifact import load, pack
 from bytegolf.bundle import script
 from bytegolf.bundle.meter import sha256, weigh
+from bytegolf.codec import UNLIMITED
 from bytegolf.config import Config
 from bytegolf.device import of_rank
 from bytegolf.disk import TEMPORARY, is_full, what_to_free, write_whole
@@ -305,12 +306,13 @@ class _Run:
     def _load(self, artifact: Path) -> Model:
         """The artifact as rank 0 reads it from its disk; other ranks may have another."""
         if self.group is None:
-            return load(artifact, self.device, self.config.dtype)
+            return load(artifact, self.device, self.config.dtype, max_decoded_bytes=UNLIMITED)
         data = self.group.broadcast_bytes(artifact.read_bytes() if self.group.rank == 0 else None)
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / artifact.name
             copy.write_bytes(data)
-            return load(artifact if self.group.rank == 0 else copy, self.device, self.config.dtype)
+            source = artifact if self.group.rank == 0 else copy
+            return load(source, self.device, self.config.dtype, max_decoded_bytes=UNLIMITED)
 
     def _provenance(self, artifact: Path) -> Provenance:
         code = self.folder / script.NAME

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bytegolf._bytegolf import MAX_DECODED_BYTES
 from bytegolf.errors import UserError
 from bytegolf.inspect import inspect_artifact
 from bytegolf.screen import console
@@ -140,9 +141,9 @@ def _shown(text: bytes) -> str:
     return text.decode("utf-8", errors="replace")
 
 
-def inspect_command(artifact: Path, tensors: bool, as_json: bool) -> None:
+def inspect_command(artifact: Path, tensors: bool, as_json: bool, max_decoded_bytes: int = MAX_DECODED_BYTES) -> None:
     """Shows what an artifact holds: groups of tensors, or with `tensors` each of them."""
-    found = inspect_artifact(artifact)
+    found = inspect_artifact(artifact, max_decoded_bytes=max_decoded_bytes)
     if as_json:
         console.print_json(found)
     else:

@@ -36,7 +36,7 @@ def surprise_command(stored: Stored, colouring: Colouring, as_json: bool) -> Non
     name = "standard input" if file == "-" else file
     if not data:
         raise UserError(f"{name} holds no byte to score")
-    model = load(path, stored.device, stored.dtype)
+    model = load(path, stored.device, stored.dtype, max_decoded_bytes=stored.max_decoded_bytes)
     window = model.config.seq_len if colouring.window is None else colouring.window
     stride = stride_of(path, model, window) if colouring.stride is None else colouring.stride
     nats = model.surprise(data, window, stride)
