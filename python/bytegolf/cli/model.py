@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from bytegolf.cli.words import ConfigOf, Device, Dtype, Json
+from bytegolf.cli.words import ConfigOf, Device, Dtype, Format, Json, TextField
 
 app = App(help_format="markdown")
 
@@ -22,18 +22,21 @@ def eval(
     window: int | None = None,
     stride: int | None = None,
     split: Literal["", "train", "val"] = "val",
+    format: Format = "auto",
+    text_field: TextField = "text",
     device: Device = "auto",
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score an artifact on shards or on a file of text.
+    """Score an artifact on shards or on a file of documents.
 
     Parameters
     ----------
     artifact
         Packed model, run folder, or weights in .safetensors.
     data
-        Shard file (.bin), folder or glob; any other file is one document of text.
+        Shard file (.bin), folder or glob; any other file (text, JSON lines, Parquet; plain or packed) is read as `data prepare`
+        reads it, and scores as the shards made of it do.
     window
         Ids that a window holds; by default the config's seq_len.
     stride
@@ -41,10 +44,11 @@ def eval(
     split
         Which shards of a folder that holds both.
     """
+    from bytegolf.documents import Reading
     from bytegolf.stored.command import Scoring, eval_command
     from bytegolf.stored.open import Stored
 
-    scoring = Scoring(data, split, window=window, stride=stride)
+    scoring = Scoring(data, split, window=window, stride=stride, reading=Reading(format, text_field))
     eval_command(Stored(artifact, config, device, dtype), scoring, as_json)
 
 
@@ -164,6 +168,8 @@ def surprise(
     stride: int | None = None,
     top: float = 8.0,
     theme: Literal["auto", "dark", "light"] = "auto",
+    format: Format = "auto",
+    text_field: TextField = "text",
     device: Device = "auto",
     dtype: Dtype = "auto",
     as_json: Json = False,
@@ -175,7 +181,7 @@ def surprise(
     artifact
         Packed model, or a run folder.
     file
-        Text, one document; - reads standard input.
+        Text, JSON lines or Parquet, plain or packed, read as `data prepare` reads it; - reads standard input.
     html
         Write a page that needs nothing else, instead of printing.
     window
@@ -187,8 +193,10 @@ def surprise(
     theme
         Colours for dark or light ground; auto: as the terminal or the reader's browser says.
     """
+    from bytegolf.documents import Reading
     from bytegolf.stored.open import Stored
     from bytegolf.stored.surprise import Colouring, surprise_command
 
-    colouring = Colouring(file, html, window=window, stride=stride, top=top, theme=theme)
+    reading = Reading(format, text_field)
+    colouring = Colouring(file, html, window=window, stride=stride, top=top, theme=theme, reading=reading)
     surprise_command(Stored(artifact, device=device, dtype=dtype), colouring, as_json)

@@ -67,6 +67,7 @@ class ShardWriter:
         self.vocab = vocab(family)
         self.folder, self.prefix, self.shard_ids, self.source = Path(folder), prefix, shard_ids, source
         self.counts = Counts()
+        self.facts: dict[str, Any] = {}  # further entries of the manifest, to be set before finish()
         self._old = sorted(self.folder.glob(f"{prefix}_[0-9]*.bin"))
         if self._old and not overwrite:
             raise ValueError(
@@ -119,6 +120,7 @@ class ShardWriter:
             "bytes": self.counts.bytes,
             "ids": self.counts.ids,
             "empty_documents_skipped": self.counts.empty,
+            **self.facts,
             "shards": self.counts.shards,
         }
         name = self._manifest
