@@ -108,12 +108,12 @@ def prepare(options: PrepareOptions, console: Console | None = None) -> PrepareR
     rule = _rule(o)
     splits = ["train", "val"] if rule else [o.split]
     note = ", ".join(str(Path(s).name) for s in [*o.sources, *o.val_sources])
-    beside = None if rule or o.allow_overlap else _Beside.of(o)
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(ShardWriter(o.output, o.family, split, o.shard_ids, o.overwrite, note))
             for split in splits
         }
+        beside = None if rule or o.allow_overlap else _Beside.of(o)  # while the writer keeps others out of the folder
         tick = stack.enter_context(_progress(console, writers))
         held = beside.documents(tick) if beside and o.split == "train" else _Digests()
         for document in _read(val_files, o):
