@@ -6,6 +6,8 @@ Verbs import what they need when they run, so that `--help` answers at once.
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import TextIO
 
 from cyclopts import App, CycloptsError
 
@@ -30,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in tokens
     tokens = [t for t in tokens if t != "--traceback"]
+    warnings.showwarning = _warn
     try:
         status = _run(tokens or ["--help"])
     except KeyboardInterrupt:
@@ -54,6 +57,18 @@ def _run(tokens: list[str]) -> int:
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     status = command(*bound.args, **bound.kwargs)
     return status if isinstance(status, int) else 0
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One line for the user, without the place in the sources."""
+    sys.stderr.write("bytegolf: warning: " + " ".join(str(message).split()) + "\n")
 
 
 def _refuse(message: str, status: int) -> int:

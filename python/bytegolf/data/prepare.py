@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from bytegolf._bytegolf import vocab
-from bytegolf.data.shards import Counts, ShardWriter, read_documents
+from bytegolf.data.shards import Counts, ShardWriter, commit, read_documents
 from bytegolf.data.sources import documents_of, find, identity_of
 from bytegolf.documents import Document
 
@@ -148,8 +148,8 @@ def prepare(options: PrepareOptions, console: Console | None = None) -> PrepareR
             beside.refuse(held, tick)
         for split, writer in writers.items():
             writer.facts = {"divided_by": rule} | ({"left_out": asdict(left_out)} if split == o.split else {})
-            writer.finish()  # all that may fail comes before the first shard is put in place
-        counts = {split: writer.commit() for split, writer in writers.items()}
+        commit(list(writers.values()))
+        counts = {split: writer.counts for split, writer in writers.items()}
     return PrepareResult(counts, left_out, Path(o.output), time.monotonic() - started)
 
 

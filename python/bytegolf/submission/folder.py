@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bytegolf import log
+from bytegolf import FormatError, log
 from bytegolf.bundle import script
 from bytegolf.errors import UserError
 from bytegolf.record.facts import Facts, Unfinished, read_facts
@@ -145,12 +145,16 @@ def _read(folders: Sequence[Path]) -> list[Facts]:
 
 def _on_shards(run: Facts, val_data: str | None) -> list[Problem]:
     """Coverage against the shards themselves, where they are available; against the log's count of them elsewhere (see `rules`)."""
+    from bytegolf.data.shards import check_hashes
     from bytegolf.ids import ids_sha256
     from bytegolf.streams import read_stream
 
     where = val_data or run.config.val_data
     try:
+        check_hashes(where, run.config.vocab_name, "val")
         ids = read_stream(where, run.config.vocab_name)
+    except FormatError:
+        raise  # they are there, and not what was prepared
     except (ValueError, OSError):
         if val_data is not None:
             raise

@@ -356,9 +356,11 @@ def _score(
 
 
 def _read_ids(val_data: str, config: Config) -> str:
+    from bytegolf.data.shards import check_hashes
     from bytegolf.ids import ids_sha256
     from bytegolf.streams import read_stream
 
+    check_hashes(val_data, config.vocab_name, "val")
     return ids_sha256(read_stream(val_data, config.vocab_name))
 
 
