@@ -41,7 +41,7 @@ def as_ids(values: AnyArray, dimensions: int, what: str = "ids") -> Ids:
     return np.ascontiguousarray(array, dtype=np.int32)
 
 
-def document_ids(data: bytes | bytearray | memoryview, byte_offset: int, bos_id: int) -> Ids:
+def document_ids(data: bytes, byte_offset: int, bos_id: int) -> Ids:
     """One document as ids: bos where the family has one (bos_id >= 0), then byte + byte_offset."""
     ids = np.frombuffer(data, dtype=np.uint8).astype(np.int32) + np.int32(byte_offset)
     return np.concatenate([np.array([bos_id], dtype=np.int32), ids]) if bos_id >= 0 else ids

@@ -83,7 +83,9 @@ def documents_in(file: str, reading: Reading) -> Iterator[Document]:
 
 def stream_ids(documents: Iterator[Document], config: Config) -> Ids:
     """Documents one after the other, each after bos where the family has one; empty ones are skipped, as in shards."""
-    parts = [document_ids(document, config.byte_offset, config.bos_id) for document in documents if len(document)]
+    parts = [
+        document_ids(bytes(document), config.byte_offset, config.bos_id) for document in documents if len(document)
+    ]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
 

@@ -42,8 +42,8 @@ def surprise_command(stored: Stored, colouring: Colouring, as_json: bool) -> Non
     if not data:
         raise UserError(f"{name} holds no byte to score")
     model = load(path, stored.device, stored.dtype)
-    window = colouring.window or model.config.seq_len
-    stride = colouring.stride or stride_of(path, model, window)
+    window = model.config.seq_len if colouring.window is None else colouring.window
+    stride = stride_of(path, model, window) if colouring.stride is None else colouring.stride
     ids = stream_ids(iter(documents), model.config)
     is_byte = ids >= model.config.byte_offset
     every = np.full(len(ids), np.nan)  # the first id is context only
