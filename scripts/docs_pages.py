@@ -27,6 +27,7 @@ log = logging.getLogger("mkdocs.hooks.docs_pages")
 PAGES = {
     "csrc/codec/FORMAT.md": "reference/format.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "reference/security.md",
     "records/NOTES.md": "design/notes.md",
 }
 PAGES_FOLDER = "notebooks/docs/"  # what lies here is a page of its own

@@ -4,6 +4,7 @@
 
 #include "base/half.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
 #include "codec/artifact.h"
 #include "codec/quantise.h"
 
@@ -67,7 +68,7 @@ DType dtype_of(const std::string& name) {
 using ByteArray = py::array_t<uint8_t, py::array::c_style>;
 using TensorTuple = std::tuple<std::string, std::string, std::vector<int64_t>, ByteArray>;  // name, dtype, shape, bytes
 
-size_t write_tensors(const std::string& path, const std::vector<TensorTuple>& tensors, const std::string& config,
+size_t write_tensors(const PathBytes& path, const std::vector<TensorTuple>& tensors, const std::string& config,
                      int threads) {
   std::vector<TensorView> views;
   for (const auto& [name, dtype, dims, bytes] : tensors) {
@@ -75,15 +76,15 @@ size_t write_tensors(const std::string& path, const std::vector<TensorTuple>& te
   }
   const py::gil_scoped_release release;
   ThreadPool pool(threads);
-  return write_artifact(pool, path, views, config);
+  return write_artifact(pool, path.bytes, views, config);
 }
 
-py::dict read_tensors(const std::string& path, int threads) {
+py::dict read_tensors(const PathBytes& path, int threads) {
   Artifact artifact;
   {
     const py::gil_scoped_release release;
     ThreadPool pool(threads);
-    artifact = read_artifact(pool, path);
+    artifact = read_artifact(pool, path.bytes);
   }
   py::list tensors;
   for (StoredTensor& t : artifact.tensors) {

@@ -1,6 +1,7 @@
 """Types of the C++ core; made by scripts/make_stub.py."""
 
 import collections.abc
+import os
 import typing
 
 import numpy
@@ -783,9 +784,9 @@ class ShardSet:
     """
     One checked stream of ids over shard files or an array.
     """
-    def __init__(self, data: typing.Any, family: str = "byte260", split: str = "") -> None:
+    def __init__(self, data: typing.Any, family: str = "byte260", split: str = "", *, hashes: bool = False) -> None:
         """
-        data: a file, folder or glob, a list of those, or a 1-d integer array of ids. split: 'train', 'val' or '' picks in a folder that holds both. ValueError or FormatError names path and offset.
+        data: a file, folder or glob, a list of those, or a 1-d integer array of ids. split: 'train', 'val' or '' picks in a folder that holds both. Files of a prepared folder must be those of its manifest (bytegolf.manifest); hashes: reads every byte to compare it, however much that is. ValueError or FormatError names path and offset; UserWarning: a shard declares no vocabulary.
         """
     def __len__(self) -> int: ...
     def check(self, threads: int = 1) -> None:
@@ -939,8 +940,13 @@ class Trainer:
         """
         Dict of step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s.
         """
+    @property
+    def whole(self) -> bool:
+        """
+        Whether state() is that of whole steps: false after an error while weights were moving.
+        """
 
-def add_cuda_library_folder(folder: str) -> None:
+def add_cuda_library_folder(folder: os.PathLike[str] | str | bytes) -> None:
     """
     A folder to search for CUDA libraries before the system's; only before their first use.
     """
@@ -1079,7 +1085,7 @@ def quantise_tensor(
     (int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float. `codec` is what its declaration says: matrix or other.
     """
 
-def read_artifact(path: str, threads: int = 0) -> dict[str, typing.Any]:
+def read_artifact(path: os.PathLike[str] | str | bytes, threads: int = 0) -> dict[str, typing.Any]:
     """
     An artifact as a dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, model_bytes.
     """
@@ -1159,7 +1165,7 @@ def vocab(family: str) -> dict[str, typing.Any]:
     """
 
 def write_artifact(
-    path: str,
+    path: os.PathLike[str] | str | bytes,
     tensors: collections.abc.Sequence[
         tuple[str, str, collections.abc.Sequence[int], typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.uint8]]
     ],

@@ -6,10 +6,8 @@ programs' state dicts carry none: to read one, name the config, which is then ch
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from bytegolf._bytegolf import FormatError
 from bytegolf.artifact import chosen_weights
 from bytegolf.config import Config
 from bytegolf.device import resolve
+from bytegolf.disk import write_whole
 from bytegolf.ids import AnyArray
 from bytegolf.model import Model
 from bytegolf.weights_config import differences, implied_options, shown
@@ -66,19 +65,7 @@ def write_safetensors(path: str | os.PathLike[str], params: Mapping[str, AnyArra
     arrays = {name: np.asarray(_bytegolf.host_array(value, name), order="C") for name, value in params.items()}
     # "pt": the framework whose names and layout these are; other readers ask for it.
     data = save(arrays, metadata={"format": "pt", OPTIONS: config.text(["model"])})
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_whole(path, data)
     return len(data)
 
 
@@ -251,9 +238,3 @@ def _check_aside(file: _File, aside: Mapping[str, str], arrays: Mapping[str, Arr
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -7,6 +7,7 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -76,6 +77,15 @@ TEST_F(Files, ErrorsNameThePathAndEndWithTheSystemsWords) {
   EXPECT_THAT([&] { MappedFile m(path("none")); }, ThrowsMessage<SystemError>(EndsWith("No such file or directory")));
   EXPECT_THAT([&] { write_file_atomic(path("no/such/folder"), kOld); },
               ThrowsMessage<SystemError>(EndsWith("No such file or directory")));
+}
+
+TEST_F(Files, ErrorsCarryTheSystemsNumber) {
+  try {
+    read_file(path("none"), 9);
+    FAIL() << "no error";
+  } catch (const FileError& error) {
+    EXPECT_EQ(error.error_number, ENOENT);
+  }
 }
 
 TEST_F(Files, ReadingChecksTheCapFirst) {

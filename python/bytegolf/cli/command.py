@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
+from typing import TextIO
 
 from cyclopts import App, CycloptsError
 
@@ -33,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     _replace_what_cannot_be_written()
     traceback = "--traceback" in tokens
     tokens = [t for t in tokens if t != "--traceback"]
+    warnings.showwarning = _warn
     try:
         status = _run(tokens or ["--help"])
     except KeyboardInterrupt:
@@ -57,6 +60,18 @@ def _run(tokens: list[str]) -> int:
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     status = command(*bound.args, **bound.kwargs)
     return status if isinstance(status, int) else 0
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One line for the user, without the place in the sources."""
+    sys.stderr.write("bytegolf: warning: " + " ".join(str(message).split()) + "\n")
 
 
 def _refuse(message: str, status: int) -> int:

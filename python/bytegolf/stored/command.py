@@ -44,9 +44,9 @@ class Sampling:
 def eval_command(stored: Stored, scoring: Scoring, as_json: bool) -> None:
     """Scores and prints."""
     path, model = model_of(stored)
-    window = scoring.window or model.config.seq_len
+    window = model.config.seq_len if scoring.window is None else scoring.window
     usual = stride_of(path, model, window) if stored.config is None else min(model.config.eval_stride, window)
-    stride = scoring.stride or usual
+    stride = usual if scoring.stride is None else scoring.stride
     data = scoring.data
     ids = ids_of(data, model.config, scoring.split)
     got = score(model, ids, window, stride)

@@ -116,6 +116,8 @@ def differences(one: Facts, other: Facts) -> list[str]:
         x, y = getattr(one, name), getattr(other, name)
         if x != y:
             found.append(f"{name} {x} and {y}")
+    if one.train_sha256 and other.train_sha256 and one.train_sha256 != other.train_sha256:
+        found.append(f"other training data (train_sha256 {one.train_sha256[:12]} and {other.train_sha256[:12]})")
     return found
 
 
@@ -137,7 +139,7 @@ def files(run: Facts, folder: Path) -> list[Problem]:
     config = Config.of_run(folder / CONFIG)
     pairs.append(("seed", run.seed, config.seed))
     pairs += [("option", f"`{x}`", f"`{y}`") for x, y in _pairs(run.config, config)]
-    carried = script.read((folder / script.NAME).read_bytes(), str(folder / script.NAME)).config
+    carried = script.load(folder / script.NAME).config
     own = Config.stored(carried, f"the options of {folder / script.NAME}")
     pairs += [("option in train_gpt.py", f"`{x}`", f"`{y}`") for x, y in _pairs(script.shared(config), own)]
     model = Config.stored(artifact_options(folder / ARTIFACT), f"the options inside {folder / ARTIFACT}")
