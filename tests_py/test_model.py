@@ -329,7 +329,12 @@ def test_emit_of_several_prompts_receives_rows_and_ends_them() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"top_p": 0.0}, "top_p"), ({"top_p": 1.1}, "top_p"), ({"stop": [b""]}, "empty stop"), ({"n": -1}, "n >= 0")],
+    [
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"stop": [b""]}, "empty stop"),
+        ({"n": -1}, "n = -1 is outside 0 to"),
+    ],
 )
 def test_generate_refuses_what_it_cannot_draw(options: dict[str, object], words: str) -> None:
     model = random_model("byte260", "float32")

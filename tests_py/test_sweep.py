@@ -194,8 +194,11 @@ def test_a_signal_leaves_checkpoints_and_the_same_command_goes_on(place, tmp_pat
     _, err = child.communicate(timeout=60)
     assert child.returncode == 128 + number
     assert "resume with: bytegolf sweep" in err
-    assert [row["status"] for row in read_results(out)] == ["interrupted", "interrupted", "waiting"]
-    for seed in (0, 1):
+    status = [row["status"] for row in read_results(out)]
+    assert status[2] == "waiting"
+    # On a busy machine one of the two may have begun, and ended, long before the other logged its first steps.
+    assert {"interrupted"} <= set(status[:2]) <= {"interrupted", "done"}
+    for seed in (seed for seed in (0, 1) if status[seed] == "interrupted"):
         assert (out / f"base-seed-{seed}" / "checkpoints" / "latest").exists()
     if number == signal.SIGTERM:
         return

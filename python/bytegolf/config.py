@@ -111,9 +111,11 @@ class Config(_bytegolf.Config):
         """A copy with some options changed; the values are Python's (int, float, bool, str) or their text form."""
         made = Config._of(self)
         for name, value in changes.items():
-            text = _text(name, value)
-            if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
-                raise ValueError(f"option {name} = {value!a} is not UTF-8 text")
+            try:
+                # In a locale without these characters, words of the command line hold them as bytes that were escaped.
+                text = _text(name, value).encode("utf-8", "surrogateescape").decode("utf-8")
+            except UnicodeError:
+                raise ValueError(f"option {name} = {value!a} is not UTF-8 text") from None
             made.set(name, text)
         made.validate()
         return made
