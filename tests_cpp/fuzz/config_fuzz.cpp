@@ -59,6 +59,7 @@ void try_it(std::string_view text) {
     require(Config::parse(config.text(kAll, true), "again.toml", Config{}) == config);
     config.validate();
     require(config.head_dim() * config.num_heads == config.model_dim);
+    if (text.size() % 32 != 0) return;  // now and then: option by option
     for (const OptionInfo& option : option_table()) {
       Config one;
       one.set(option.name, config.get(option.name));

@@ -122,9 +122,9 @@ def start(words: Sequence[str], output: Path, environment: Mapping[str, str] | N
         os._exit(status)
 
 
-def call(words: Sequence[str], output: Path, seconds: float = 120.0) -> int:
+def call(words: Sequence[str], output: Path, seconds: float = 120.0, before: Callable[[], None] | None = None) -> int:
     """Runs a command to its end; its status. TimeoutError when it takes longer."""
-    child = start(words, output)
+    child = start(words, output, before=before)
     status = child.wait(seconds)
     if status is None:
         child.kill()
@@ -139,8 +139,13 @@ def result(run: Path) -> dict[str, str]:
     tensors, facts = read_checkpoint(run / "checkpoints")
     found = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in tensors.items()}
     found["steps"] = str(facts["progress"]["step"])
-    found["artifact"] = hashlib.sha256((run / "artifact.bg").read_bytes()).hexdigest()
+    found["artifact"] = file_hash(run / "artifact.bg")
     return found
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def difference(got: Mapping[str, str], expected: Mapping[str, str]) -> str:

@@ -146,14 +146,14 @@ class Report:
         """How many are behind us."""
         self.count[:8] = executions.to_bytes(8, "little")
 
-    def found(self, data: bytes, words: str) -> None:
-        """Something that should not happen."""
+    def found(self, data: bytes, words: str, case: int = -1) -> None:
+        """Something that should not happen; `case` when its number repeats it, not its data."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"data": data.hex(), "words": words}) + "\n")
+            file.write(json.dumps({"data": data.hex(), "words": words, "case": case}) + "\n")
 
 
-def in_processes(body: Callable[[int, Report], None], context: Context, jobs: int = 0) -> Outcome:
-    """body(number, report) in a process each; a process that dies is a finding with the input that it tried."""
+def in_processes(body: Callable[[int, Report], None], context: Context, jobs: int = 0, limit: bool = True) -> Outcome:
+    """body(number, report) in a process each; a process that dies is a finding with the input that it tried. limit: of memory."""
     outcome = Outcome()
     context.folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -166,7 +166,8 @@ def in_processes(body: Callable[[int, Report], None], context: Context, jobs: in
         if pid == 0:
             status = 70
             try:
-                _limit()
+                if limit:
+                    _limit()
                 body(number, report)
                 status = 0
             except BaseException:  # the campaign itself failed: said loudly, not as a finding of the parser
@@ -187,8 +188,40 @@ def in_processes(body: Callable[[int, Report], None], context: Context, jobs: in
             for line in report.path.read_text(encoding="utf-8").splitlines():
                 row = json.loads(line)
                 if all(row["words"] != known.words for known in outcome.findings):
-                    outcome.findings.append(context.keep(bytes.fromhex(row["data"]), row["words"]))
+                    command = context.case_command(row["case"]) if row["case"] >= 0 else None
+                    outcome.findings.append(context.keep(bytes.fromhex(row["data"]), row["words"], command))
     return outcome
+
+
+def cases(one: Callable[[int, random.Random, Path, Report], int], context: Context, jobs: int = 0) -> Outcome:
+    """Numbered cases until time or goal is reached: one(case, draw, folder, report) does one and returns how much it executed.
+
+    What it raises is a finding, which its number repeats. `folder` is new and goes afterwards.
+    """
+    jobs = 1 if context.case >= 0 else jobs or context.jobs
+    end = time.monotonic() + context.seconds
+    goal = -(-context.goal // jobs) if context.goal else 0
+
+    def body(number: int, report: Report) -> None:
+        case, count = context.case if context.case >= 0 else number, 0
+        while True:
+            folder = context.folder / f"case-{case}"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            try:
+                count += one(case, context.random(case), folder, report)
+            except Exception as error:
+                if context.case >= 0:
+                    traceback.print_exc()
+                report.found(f"case {case}: {error}\n".encode(), f"{type(error).__name__}: {error}", case)
+            report.done(count)
+            if context.case < 0:  # a repeated one is left to be looked at
+                shutil.rmtree(folder, ignore_errors=True)
+            case += jobs
+            if context.case >= 0 or time.monotonic() >= end or (goal and count >= goal):
+                return
+
+    return in_processes(body, context, jobs, limit=False)
 
 
 def _limit() -> None:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 
-from campaign import parsers
+from campaign import exchange, kills, libfuzzer, numerics, parsers
 from campaign.stage import Stage, fuzz
 
+PARSED = 10_000_000  # executions of each parser
+CORE = {"artifact": 12, "shard": 6, "config": 6}
+
 STAGES = (
-    *(Stage(name, 4, 10_000_000, partial(fuzz, make)) for name, make in parsers.PARSERS.items()),
-    Stage("greeting", 5, 10_000_000, parsers.greeting),
+    *(Stage(name, share, PARSED, partial(libfuzzer.target, name)) for name, share in CORE.items()),
+    *(Stage(name, 4, PARSED, partial(fuzz, make)) for name, make in parsers.PARSERS.items()),
+    Stage("greeting", 5, PARSED, parsers.greeting),
+    Stage("kill-train", 10, 300, kills.training),
+    Stage("kill-ranks", 7, 100, kills.ranks),
+    Stage("kill-prepare", 3, 50, kills.preparing),
+    Stage("kill-pack", 3, 50, kills.packing),
+    Stage("numerics", 4, 1, numerics.stage),
+    Stage("exchange", 5, 1, exchange.stage),
 )
