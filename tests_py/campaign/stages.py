@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from campaign import exchange, kills, libfuzzer, numerics, parsers
+from campaign import clocks, disk, exchange, kills, libfuzzer, numerics, parsers
 from campaign.stage import Stage, fuzz
 
 PARSED = 10_000_000  # executions of each parser
@@ -19,5 +19,7 @@ STAGES = (
     Stage("kill-prepare", 3, 50, kills.preparing),
     Stage("kill-pack", 3, 50, kills.packing),
     Stage("numerics", 4, 1, numerics.stage),
+    Stage("clocks", 6, 500, clocks.stage),
+    Stage("disk", 5, 200, disk.stage),
     Stage("exchange", 5, 1, exchange.stage),
 )
