@@ -35,7 +35,6 @@ def main() -> int:
     """Runs what was asked for; 0 without findings, 1 with, 2 when a stage itself failed."""
     options = _options()
     stages = [stage for stage in STAGES if not options.only or stage.name in options.only]
-    shutil.rmtree(BUILD / "work", ignore_errors=True)
     BUILD.mkdir(parents=True, exist_ok=True)
     whole = sum(stage.share for stage in stages)
     rows, failed = [], False
@@ -52,6 +51,8 @@ def main() -> int:
             case=options.case,
             input=options.input,
         )
+        shutil.rmtree(context.folder, ignore_errors=True)
+        context.folder.mkdir(parents=True)
         try:
             outcome = stage.run(context)
         except Exception:

@@ -14,9 +14,9 @@ from campaign.preload import preloaded
 from campaign.stage import Context, Outcome, Report, cases
 
 SHIM = Path(__file__).with_name("clock_shim.c")
-END_S = 300.0
+END_S = 120.0
 BUDGET_S = 1.0
-# Bits of clock_shim_set, and whether a run by the clock can keep its promise.
+# Bits of clock_shim_set.
 CLOCKS = {"wall": 1, "monotonic, forwards": 2, "monotonic, back and forth": 4, "both": 5}
 
 
@@ -41,7 +41,7 @@ def inside(context: Context) -> Outcome:
         wild = _wild(CLOCKS[name], draw.randrange(1, 1 << 30), draw.choice((3, 50, 1000)), most_s)
         what = f"{name} by {most_s:g} s: "
         run = folder / "run"
-        budget = draw.random() < 0.4
+        budget = draw.random() < 0.4 and CLOCKS[name] < 4  # a clock that goes back cannot end a run by the clock
         child = runs.start([*(by_clock if budget else words), "--run", str(run)], folder / "said.txt", before=wild)
         if not budget and draw.random() < 0.5 and child.wait(draw.random()) is None:
             child.kill()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import socket
 import threading
@@ -21,7 +20,6 @@ from campaign import forge
 from campaign.stage import Context, Outcome, Parser, Report, in_processes
 from safetensors.numpy import save
 
-from bytegolf import FormatError
 from bytegolf.bundle import script
 from bytegolf.checkpoint import read_checkpoint, write_checkpoint
 from bytegolf.config import Config
@@ -425,5 +423,3 @@ PARSERS: dict[str, Callable[[Path], Parser]] = {
     "train_gpt": TrainGpt,
     "manifest": Manifest,
 }
-
-__all__ = ["PARSERS", "FormatError", "greeting", "os"]

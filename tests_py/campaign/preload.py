@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from campaign.stage import BUILD, ROOT, Context, Finding, Outcome
+from campaign.stage import BUILD, ROOT, Context, Finding, Outcome, end_with_parent
 
 PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from campaign.preload import inside; inside(sys.argv[2], sys.argv[3], sys.argv[4])"
 
@@ -46,6 +46,7 @@ def preloaded(source: Path, function: Callable[[Context], Outcome], context: Con
 
 def inside(function: str, asked: str, answer: str) -> None:
     """What that process does."""
+    end_with_parent()
     module, name = function.split(":")
     fields = json.loads(asked)
     context = Context(**{**fields, "folder": Path(fields["folder"]), "input": Path(fields["input"]) if fields["input"] else None})

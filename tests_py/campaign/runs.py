@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from campaign.stage import end_with_parent
+
 OPTIONS = {
     "num_layers": 2, "model_dim": 16, "num_heads": 2, "num_kv_heads": 1, "rope_dims": 4, "xsa_last_n": 1, "bigram_vocab_size": 16,
     "bigram_dim": 4, "bigram_init": "normal", "jepa_chunk_size": 4, "jepa_latent_dim": 6, "jepa_proj_hidden": 5, "seq_len": 16,
@@ -100,6 +102,7 @@ def start(words: Sequence[str], output: Path, environment: Mapping[str, str] | N
     status = 70
     try:
         os.setpgid(0, 0)
+        end_with_parent()
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)

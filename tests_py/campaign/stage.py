@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import mmap
@@ -166,6 +167,7 @@ def in_processes(body: Callable[[int, Report], None], context: Context, jobs: in
         if pid == 0:
             status = 70
             try:
+                end_with_parent()
                 if limit:
                     _limit()
                 body(number, report)
@@ -229,6 +231,11 @@ def _limit() -> None:
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def end_with_parent() -> None:
+    """This process is killed when the one that started it ends, however that happens."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def memory_folder() -> Path:
