@@ -76,7 +76,9 @@ def _options() -> argparse.Namespace:
     length.add_argument("--long", action="store_true", help="until each stage has reached its goal; hours")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"stages: {', '.join(names)}")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at once (default: the cores)")
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at once (default: the cores)"
+    )
     parser.add_argument("--case", type=int, default=-1, help="one numbered case of one stage, again")
     parser.add_argument("--input", type=Path, help="one kept file of one stage, again")
     parser.add_argument("--record", action="store_true", help="write records/torture/ as --long does")
@@ -89,8 +91,10 @@ def _options() -> argparse.Namespace:
 def _table(rows: list[tuple[Stage, Outcome, float]]) -> str:
     lines = [f"{'stage':<14} {'executions':>12} {'findings':>9} {'seconds':>8}  note"]
     for stage, outcome, seconds in rows:
-        note = outcome.skipped and f"skipped: {outcome.skipped}" or outcome.note
-        lines.append(f"{stage.name:<14} {outcome.executions:>12,} {len(outcome.findings):>9} {seconds:>8.0f}  {note[:31]}".rstrip())
+        note = (outcome.skipped and f"skipped: {outcome.skipped}") or outcome.note
+        lines.append(
+            f"{stage.name:<14} {outcome.executions:>12,} {len(outcome.findings):>9} {seconds:>8.0f}  {note[:30]}".rstrip()
+        )
     executions = sum(outcome.executions for _, outcome, _ in rows)
     findings = sum(len(outcome.findings) for _, outcome, _ in rows)
     lines.append(f"{'all':<14} {executions:>12,} {findings:>9} {sum(s for *_, s in rows):>8.0f}")
@@ -99,7 +103,9 @@ def _table(rows: list[tuple[Stage, Outcome, float]]) -> str:
 
 def _record(table: str, options: argparse.Namespace, rows: list[tuple[Stage, Outcome, float]]) -> None:
     """Adds the table to records/torture/, with what it was made from."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     now = datetime.now(UTC)
     what = f"commit {commit.stdout.strip() or 'unknown'}, {now:%Y-%m-%d %H:%M} UTC, seed {options.seed}, {options.jobs} processes"
     found = "".join(f"\n- {f.stage}: {f.words}" for _, outcome, _ in rows for f in outcome.findings)
@@ -108,7 +114,9 @@ def _record(table: str, options: argparse.Namespace, rows: list[tuple[Stage, Out
     kind = "long" if options.long else "short"
     name = RECORDS / f"{now:%Y-%m-%d}-{kind}-{now:%H%M}.md"
     command = " ".join(["scripts/torture.py", *sys.argv[1:]])
-    name.write_text(f"# {what}\n\n    {command}\n\n```\n{table}\n```\n{found}{skipped}\n".rstrip() + "\n", encoding="utf-8")
+    name.write_text(
+        f"# {what}\n\n    {command}\n\n```\n{table}\n```\n{found}{skipped}\n".rstrip() + "\n", encoding="utf-8"
+    )
     print(f"kept as {name.relative_to(ROOT)}")
 
 

@@ -1,6 +1,7 @@
 """What must hold for any input: statistics against SciPy, schedules, the loader's order over ranks and resumes, and sliding scores against
 a plain sum."""
 
+import itertools
 import math
 import os
 from fractions import Fraction
@@ -97,10 +98,10 @@ def test_schedules_by_steps_are_never_negative_and_never_rise_after_falling(conf
     rows = [_bytegolf.schedule(config, n) for n in range(N)]
     factors = [row["lr_factor"] for row in rows]
     assert all(0 < f <= 1 for f in factors)
-    assert all(a >= b for a, b in zip(factors, factors[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors))
     assert factors == pytest.approx([1.0 if W == 0 else min(1.0, (N - n) / W) for n in range(N)], rel=1e-12)
     momenta = [row["muon_momentum"] for row in rows]
-    assert all(a <= b for a, b in zip(momenta, momenta[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(momenta))
     assert all(0.92 <= m <= 0.99 for m in momenta)
     weights = [row["jepa_lambda"] for row in rows]
     assert all(0 <= w <= config.jepa_lambda_max for w in weights)
@@ -160,7 +161,7 @@ def test_by_the_clock_the_step_size_does_not_rise_after_falling_when_steps_take_
         machine.step(n)
         n += 1
     after = factors[2:]  # the mean is known after two steps
-    assert all(b <= a + 1e-9 for a, b in zip(after, after[1:], strict=False))
+    assert all(b <= a + 1e-9 for a, b in itertools.pairwise(after))
 
 
 # The loader.

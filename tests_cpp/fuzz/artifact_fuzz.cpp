@@ -1,4 +1,5 @@
-// What unpack_artifact does with any bytes: an artifact or FormatError, never a bad access and never memory without bounds.
+// What unpack_artifact does with any bytes: an artifact or FormatError, never a bad access and never memory without
+// bounds.
 //
 // Most mutations change the index or the records and then make sizes and checksum right again, so that the readers
 // behind the checksum are reached.
@@ -123,7 +124,8 @@ Bytes of_every_coding(Draw& draw) {
     records.insert(records.end(), stored.begin(), stored.end());
   };
   if (!draw.one_in(4)) {  // grids
-    const std::vector<int64_t> shape = {static_cast<int64_t>(1 + draw.below(9)), static_cast<int64_t>(1 + draw.below(17))};
+    const std::vector<int64_t> shape = {static_cast<int64_t>(1 + draw.below(9)),
+                                        static_cast<int64_t>(1 + draw.below(17))};
     const size_t n = static_cast<size_t>(shape[0] * shape[1]);
     const Bytes a = values(draw, n, 4), b = values(draw, 24, 2);
     const auto view = [](const Bytes& v, int64_t rows) {
@@ -184,7 +186,9 @@ Bytes mutated(std::span<const uint8_t> file, Draw& draw, size_t room) {
   const Table table = table_of(parts->index);
   switch (draw.below(8)) {
     case 0:
-    case 1: mutate(parts->index, std::min<size_t>(room, 64)); break;
+    case 1:
+      mutate(parts->index, std::min<size_t>(room, 64));
+      break;
     case 2: {  // a number of a record
       if (table.count == 0) break;
       const size_t at = table.first + 17 * draw.below(table.count);

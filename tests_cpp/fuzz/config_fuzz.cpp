@@ -13,13 +13,19 @@ namespace {
 std::string value_of(const OptionInfo& option, Draw& draw) {
   const auto number = [](double v) { return words(v); };
   switch (draw.below(8)) {
-    case 0: return number(option.low);
-    case 1: return number(option.high);
-    case 2: return std::to_string(static_cast<int64_t>(draw.awkward()));
-    case 3: return number(static_cast<double>(static_cast<int64_t>(draw.awkward())) * 1e-3);
-    case 4: return draw.one_in(2) ? "true" : "false";
+    case 0:
+      return number(option.low);
+    case 1:
+      return number(option.high);
+    case 2:
+      return std::to_string(static_cast<int64_t>(draw.awkward()));
+    case 3:
+      return number(static_cast<double>(static_cast<int64_t>(draw.awkward())) * 1e-3);
+    case 4:
+      return draw.one_in(2) ? "true" : "false";
     case 5: {
-      const char* kOdd[] = {"nan", "inf", "-inf", "1e309", "1e-320", "0x10", "1_000", "+1", "\"\"", "\"\\u0001\"", "", "-0.0"};
+      const char* kOdd[] = {"nan",   "inf", "-inf", "1e309",       "1e-320", "0x10",
+                            "1_000", "+1",  "\"\"", "\"\\u0001\"", "",       "-0.0"};
       return kOdd[draw.below(std::size(kOdd))];
     }
     case 6: {
@@ -28,8 +34,8 @@ std::string value_of(const OptionInfo& option, Draw& draw) {
       return '"' + choices.substr(at, choices.find('|', at) - at) + '"';
     }
     default: {
-      const char* kTexts[] = {"\"0 1 (2 3)x2 4\"", "\"attention mlp | mlp\"", "\"256,256,0\"", "\"0-3\"", "\"(0 1)x99999999999\"",
-                              "\"((0)x9)x9\"", "\"#\"", "'a' # b"};
+      const char* kTexts[] = {"\"0 1 (2 3)x2 4\"",     "\"attention mlp | mlp\"", "\"256,256,0\"", "\"0-3\"",
+                              "\"(0 1)x99999999999\"", "\"((0)x9)x9\"",           "\"#\"",         "'a' # b"};
       return kTexts[draw.below(std::size(kTexts))];
     }
   }

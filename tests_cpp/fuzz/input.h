@@ -27,10 +27,14 @@ class Draw {
   /// A number that readers stumble over: 0, 1, a power of two or its neighbour, or any.
   uint64_t awkward() {
     switch (below(4)) {
-      case 0: return below(4);
-      case 1: return (uint64_t{1} << below(64)) - below(3);
-      case 2: return ~uint64_t{0} - below(3);
-      default: return bits() >> below(64);
+      case 0:
+        return below(4);
+      case 1:
+        return (uint64_t{1} << below(64)) - below(3);
+      case 2:
+        return ~uint64_t{0} - below(3);
+      default:
+        return bits() >> below(64);
     }
   }
 

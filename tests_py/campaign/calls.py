@@ -34,7 +34,9 @@ def stage(context: Context) -> Outcome:
         folder.mkdir(parents=True)
         options = [] if context.goal else ["--every", str(SHORT_EVERY)]
         try:
-            outcome.executions += len(driver.run(name, folder, *options, timeout_s=left if context.goal else max(left, 60.0)))
+            outcome.executions += len(
+                driver.run(name, folder, *options, timeout_s=left if context.goal else max(left, 60.0))
+            )
             done += 1
         except subprocess.TimeoutExpired as late:
             outcome.executions += len((late.stdout or b"").splitlines())

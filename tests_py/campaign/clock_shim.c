@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -56,12 +57,53 @@ int clock_gettime(clockid_t clock, struct timespec* at) {
   } else if ((clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_RAW) && (which & 6)) {
     if (next() % (uint64_t)every == 0) {
       const double by = jump();
-      monotonic_s = (which & 4) ? by : monotonic_s + (by < 0 ? -by : by);
+      /* forwards: not beyond what 64 bits of nanoseconds hold */
+      monotonic_s = (which & 4) ? by : monotonic_s > 1e9 ? monotonic_s : monotonic_s + (by < 0 ? -by : by);
     }
     add(at, monotonic_s);
   }
   pthread_mutex_unlock(&mutex);
   return result;
+}
+
+/* Waits until a time of the monotonic clock that the caller has computed from jumping readings: as long as is left of it, at
+ * most a second, on the clock that the kernel knows. */
+static struct timespec until(const struct timespec* wanted) {
+  struct timespec now, end;
+  syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+  pthread_mutex_lock(&mutex);
+  double left = (double)(wanted->tv_sec - now.tv_sec) + (double)(wanted->tv_nsec - now.tv_nsec) / 1e9 - monotonic_s;
+  pthread_mutex_unlock(&mutex);
+  if (left < 0) left = 0;
+  if (left > 1) left = 1;
+  end = now;
+  add(&end, left);
+  return end;
+}
+
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec* wanted, struct timespec* left) {
+  static int (*real)(clockid_t, int, const struct timespec*, struct timespec*);
+  if (!real) real = (int (*)(clockid_t, int, const struct timespec*, struct timespec*))dlsym(RTLD_NEXT, "clock_nanosleep");
+  if (!(which & 6) || clock != CLOCK_MONOTONIC || !(flags & TIMER_ABSTIME)) return real(clock, flags, wanted, left);
+  const struct timespec end = until(wanted);
+  return real(clock, flags, &end, left);
+}
+
+int sem_clockwait(sem_t* semaphore, clockid_t clock, const struct timespec* wanted) {
+  static int (*real)(sem_t*, clockid_t, const struct timespec*);
+  if (!real) real = (int (*)(sem_t*, clockid_t, const struct timespec*))dlsym(RTLD_NEXT, "sem_clockwait");
+  if (!(which & 6) || clock != CLOCK_MONOTONIC) return real(semaphore, clock, wanted);
+  const struct timespec end = until(wanted);
+  return real(semaphore, clock, &end);
+}
+
+int pthread_cond_clockwait(pthread_cond_t* condition, pthread_mutex_t* held, clockid_t clock, const struct timespec* wanted) {
+  static int (*real)(pthread_cond_t*, pthread_mutex_t*, clockid_t, const struct timespec*);
+  if (!real)
+    real = (int (*)(pthread_cond_t*, pthread_mutex_t*, clockid_t, const struct timespec*))dlsym(RTLD_NEXT, "pthread_cond_clockwait");
+  if (!(which & 6) || clock != CLOCK_MONOTONIC) return real(condition, held, clock, wanted);
+  const struct timespec end = until(wanted);
+  return real(condition, held, clock, &end);
 }
 
 int gettimeofday(struct timeval* at, void* zone) {

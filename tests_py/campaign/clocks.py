@@ -73,7 +73,9 @@ def inside(context: Context) -> Outcome:
 
 def _wild(which: int, seed: int, every: int, most_s: float) -> Callable[[], None]:
     def begin() -> None:
-        ctypes.CDLL(None).clock_shim_set(which, ctypes.c_long(seed + os.getpid()), ctypes.c_long(every), ctypes.c_double(most_s))
+        ctypes.CDLL(None).clock_shim_set(
+            which, ctypes.c_long(seed + os.getpid()), ctypes.c_long(every), ctypes.c_double(most_s)
+        )
 
     return begin
 

@@ -86,7 +86,9 @@ def _check(status: int, said: str, what: str, disk: str) -> None:
 
 
 def _mount(folder: Path, size_bytes: int) -> bool:
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
     return done.returncode == 0
 
 

@@ -18,7 +18,16 @@ from campaign import runs
 from campaign.stage import Context, Outcome, Report, cases
 
 FOLDERS = ("finished", "stopped")
-FILES = ("artifact.bg", "log.jsonl", "config.toml", "train_gpt.py", "checkpoints", "state.safetensors", "manifest.json", "latest")
+FILES = (
+    "artifact.bg",
+    "log.jsonl",
+    "config.toml",
+    "train_gpt.py",
+    "checkpoints",
+    "state.safetensors",
+    "manifest.json",
+    "latest",
+)
 DATA = ("train_000000.bin", "train_000001.bin", "val_000000.bin", "train_manifest.json", "all", "two names")
 COMMANDS = ("resume", "submit", "eval", "pack", "inspect", "report", "watch", "export")
 REFUSED = {  # what must not pass
@@ -40,14 +49,23 @@ def stage(context: Context) -> Outcome:
 
     here, other = context.folder, context.folder / "other"
     other.mkdir(parents=True, exist_ok=True)
-    write_shards([b"other text %d of equal length, without foxes or dogs.\n" % n for n in range(50)], other / "data", prefix="train", shard_ids=700)
+    write_shards(
+        [b"other text %d of equal length, without foxes or dogs.\n" % n for n in range(50)],
+        other / "data",
+        prefix="train",
+        shard_ids=700,
+    )
     write_shards([b"other text to be held out %d\n" % n for n in range(10)], other / "data", prefix="val")
     kinds: dict[str, dict[str, object]] = {"base": {}, "seed": {"seed": 1}, "size": {"model_dim": 32}, "data": {}}
     for kind, changes in kinds.items():
         words = runs.prepare(here, **{**RELATIVE, **changes})
         for state in FOLDERS:
             run = here / f"{kind}-{state}"
-            child = runs.start([*words, "--run", str(run)], here / f"{kind}-{state}.txt", before=_chdir(other if kind == "data" else here))
+            child = runs.start(
+                [*words, "--run", str(run)],
+                here / f"{kind}-{state}.txt",
+                before=_chdir(other if kind == "data" else here),
+            )
             if state == "stopped":
                 _stop_midway(child, run)
             elif child.wait(END_S) != 0:
@@ -125,7 +143,13 @@ def _chdir(folder: Path) -> Callable[[], None]:
 
 def _equal(a: Path, b: Path, file: str) -> bool:
     one, other = _place(a, file), _place(b, file)
-    return one is not None and other is not None and one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
+    return (
+        one is not None
+        and other is not None
+        and one.is_file()
+        and other.is_file()
+        and one.read_bytes() == other.read_bytes()
+    )
 
 
 def _words(command: str, run: Path, folder: Path) -> list[str]:

@@ -14,8 +14,41 @@ TEXTS = (
     *("", " ", "0", "-1", "nan", "true", "null", "\0", "\x1b[31m", "\x1b]0;x\x07", "\x9b31m", "\u202e", "\ufeff", "\ud800"),
     *("[/x]", "[bold]", "<script>", "../../etc/passwd", "/", "%s%n", "é", "\U0001f600", "x" * 300, "a\nb", "a\rb", "{}"),
 )  # fmt: skip
-BYTES = (b"\0", b"\xff", b"\x7f", b"\x80", b"\n", b"\r", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"=", b"#", b"\xc3", b"\xed\xa0\x80")
-TOKENS = (b"nan", b"NaN", b"Infinity", b"1e999", b"-", b"null", b"true", b"\x1b[2J", b"0x", b"99999999999999999999", b"\xef\xbb\xbf", b"//", b"..")
+BYTES = (
+    b"\0",
+    b"\xff",
+    b"\x7f",
+    b"\x80",
+    b"\n",
+    b"\r",
+    b'"',
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"=",
+    b"#",
+    b"\xc3",
+    b"\xed\xa0\x80",
+)
+TOKENS = (
+    b"nan",
+    b"NaN",
+    b"Infinity",
+    b"1e999",
+    b"-",
+    b"null",
+    b"true",
+    b"\x1b[2J",
+    b"0x",
+    b"99999999999999999999",
+    b"\xef\xbb\xbf",
+    b"//",
+    b"..",
+)
 
 
 def flip(draw: random.Random, data: bytes) -> bytes:

@@ -14,15 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from campaign import forge, parsers, runs
-from campaign.stage import Context, Outcome, Report, cases
 
 from bytegolf.checkpoint import read_checkpoint
 from bytegolf.codec import pack_tensors, read_artifact
+from campaign import forge, parsers, runs
+from campaign.stage import Context, Outcome, Report, cases
 
 COMMAND_S = 5.0  # of processor time
 MOST_BYTES = 300 << 20  # of memory that a command may add to a process which has loaded it
-CONTROLS = frozenset([*range(0x00, 0x0A), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+CONTROLS = frozenset(
+    [
+        *range(0x00, 0x0A),
+        *range(0x0B, 0x20),
+        *range(0x7F, 0xA0),
+        0x2028,
+        0x2029,
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    ]
+)
 
 
 def stage(context: Context) -> Outcome:
@@ -75,10 +85,14 @@ class _Good:
             name = draw.choice(list(tensors))
             kind = draw.random()
             if kind < 0.2:
-                tensors[draw.choice(("x\x1b[31mred", "[/x]", "a.q", "b.scale", name + ".q", "é" * 40))] = tensors.pop(name)
+                tensors[draw.choice(("x\x1b[31mred", "[/x]", "a.q", "b.scale", name + ".q", "é" * 40))] = tensors.pop(
+                    name
+                )
             elif kind < 0.35:
                 array = tensors[name]
-                tensors[name] = np.zeros(draw.choice(((0,), (), (1, 1), (2, 3, 4), (1 << 20,), array.shape[::-1])), array.dtype)
+                tensors[name] = np.zeros(
+                    draw.choice(((0,), (), (1, 1), (2, 3, 4), (1 << 20,), array.shape[::-1])), array.dtype
+                )
             elif kind < 0.5:
                 kinds = (np.float16, np.float32, np.float64, np.int8, np.int32, np.uint8, np.int64)
                 tensors[name] = tensors[name].astype(draw.choice(kinds))
@@ -93,13 +107,23 @@ class _Good:
                 lines = text.splitlines(keepends=True) or [""]
                 at = draw.randrange(len(lines))
                 option = lines[at].partition("=")[0].strip()
-                value = draw.choice(("0", "1", "1024", "65536", "16777216", "-1", "nan", '"\x1b[2Jx"', '"auto"', "1e30", "true"))
-                lines[at] = f"{option} = {value}\n" if draw.random() < 0.8 else forge.flip(draw, lines[at].encode()).decode("utf-8", "replace")
+                value = draw.choice(
+                    ("0", "1", "1024", "65536", "16777216", "-1", "nan", '"\x1b[2Jx"', '"auto"', "1e30", "true")
+                )
+                lines[at] = (
+                    f"{option} = {value}\n"
+                    if draw.random() < 0.8
+                    else forge.flip(draw, lines[at].encode()).decode("utf-8", "replace")
+                )
                 text = "".join(lines)
         file = run / "artifact.bg"
         with contextlib.suppress(ValueError, TypeError):
             pack_tensors(tensors, file, text, threads=1)
-        return [["inspect", str(file)], ["eval", str(file), str(self.run.parent / "data")], ["generate", str(file), "the", "--bytes", "4"]]
+        return [
+            ["inspect", str(file)],
+            ["eval", str(file), str(self.run.parent / "data")],
+            ["generate", str(file), "the", "--bytes", "4"],
+        ]
 
     def checkpoint(self, draw: random.Random, run: Path, folder: Path) -> list[list[str]]:
         """Other facts, sealed."""
@@ -130,7 +154,12 @@ class _Good:
         """Other values."""
         (run / "log.jsonl").write_bytes(self.log_lines(draw))
         submit = ["submit", str(run), "--out", str(folder / "out"), "--name", "n", "--author", "A", "--github-id", "a"]
-        return [["report", str(run)], ["watch", str(run), "--once"], ["watch", str(run), "--json"], [*submit, "--track", "track_non_record_16mb"]]
+        return [
+            ["report", str(run)],
+            ["watch", str(run), "--once"],
+            ["watch", str(run), "--json"],
+            [*submit, "--track", "track_non_record_16mb"],
+        ]
 
     def config(self, draw: random.Random, run: Path, folder: Path) -> list[list[str]]:
         """Other options."""
@@ -159,9 +188,13 @@ def _command(words: list[str]) -> None:
             status = end.code if isinstance(end.code, int) else 1
         except Exception as error:
             at = traceback.extract_tb(error.__traceback__)[-1]
-            raise AssertionError(f"{words[0]}: {type(error).__name__} at {Path(at.filename).name}:{at.lineno} {at.line}") from error
+            raise AssertionError(
+                f"{words[0]}: {type(error).__name__} at {Path(at.filename).name}:{at.lineno} {at.line}"
+            ) from error
     said = out.getvalue() + err.getvalue()
-    raw = sorted({hex(ord(sign)) for sign in said if ord(sign) in CONTROLS} - {"0x1b"} | ({"0x1b"} if "\x1b" in said else set()))
+    raw = sorted(
+        {hex(ord(sign)) for sign in said if ord(sign) in CONTROLS} - {"0x1b"} | ({"0x1b"} if "\x1b" in said else set())
+    )
     if raw and words[0] != "generate":
         raise AssertionError(f"{words[0]}: raw {', '.join(raw)} reach the terminal")
     if status not in (0, 1, 2):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from campaign import runs
 from campaign.stage import Context, Outcome, Report, cases
 
@@ -90,7 +91,9 @@ def preparing(context: Context) -> Outcome:
     source = context.folder / "source"
     source.mkdir(parents=True, exist_ok=True)
     for number in range(300):
-        (source / f"{number}.txt").write_text(f"document {number}: " + "lazy dogs jump " * (number % 40), encoding="utf-8")
+        (source / f"{number}.txt").write_text(
+            f"document {number}: " + "lazy dogs jump " * (number % 40), encoding="utf-8"
+        )
     words = ["data", "prepare", str(source), "--val-every", "10", "--shard-ids", "4000"]
     started = time.monotonic()
     if runs.call([*words, "-o", str(context.folder / "reference")], context.folder / "reference.txt"):
@@ -100,7 +103,9 @@ def preparing(context: Context) -> Outcome:
     def one(case: int, draw: random.Random, folder: Path, report: Report) -> int:
         out, kills = folder / "out", 0
         for _ in range(draw.choice((1, 2))):
-            child = runs.start([*words, "-o", str(out), *(["--overwrite"] if out.exists() else [])], folder / "said.txt")
+            child = runs.start(
+                [*words, "-o", str(out), *(["--overwrite"] if out.exists() else [])], folder / "said.txt"
+            )
             if child.wait(draw.random() * took) is None:
                 child.kill()
                 kills += 1
@@ -197,7 +202,9 @@ def _ranks(words: list[str], run: Path, folder: Path, resume: bool) -> list[runs
     where = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     where["BYTEGOLF_RANKS_KEY"] = os.urandom(16).hex()
     line = ["train", "--resume", "--run", str(run)] if resume else [*words, "--run", str(run)]
-    return [runs.start(line, folder / f"rank{n}.txt", {**where, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(2)]
+    return [
+        runs.start(line, folder / f"rank{n}.txt", {**where, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(2)
+    ]
 
 
 def _splits(folder: Path) -> dict[str, np.ndarray]:
@@ -209,5 +216,3 @@ def _splits(folder: Path) -> dict[str, np.ndarray]:
         if any(folder.glob(f"{split}_*.bin")):
             found[split] = read_ids(folder, split=split)
     return found
-
-

@@ -23,7 +23,12 @@ ASAN = "allocator_may_return_null=0:detect_stack_use_after_return=1"
 def build() -> str:
     """Builds the targets; why they cannot be had here, or "". RuntimeError with the log's end when the build fails."""
     if shutil.which("clang++") is None:
-        return "clang++ is missing (Debian: apt-get install clang)"
+        return "clang++ is missing"
+    resources = subprocess.run(
+        ["clang++", "-print-resource-dir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if not list(Path(resources).glob("lib/*/libclang_rt.fuzzer*")):
+        return "libclang-rt-dev is missing"
     FOLDER.mkdir(parents=True, exist_ok=True)
     launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
     options = ["-DBYTEGOLF_FUZZ=ON", "-DBYTEGOLF_PYTHON=OFF", "-DBYTEGOLF_CUDA=OFF", "-DCMAKE_CXX_COMPILER=clang++"]
@@ -33,8 +38,12 @@ def build() -> str:
             ["cmake", "-S", str(ROOT), "-B", str(FOLDER), "-G", "Ninja", *options, *flags, *launcher],
             ["cmake", "--build", str(FOLDER), "--target", "fuzz"],
         ):
-            if subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False).returncode:
-                raise RuntimeError("the fuzz targets cannot be built:\n" + "\n".join(LOG.read_text().splitlines()[-40:]))
+            if subprocess.run(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
+            ).returncode:
+                raise RuntimeError(
+                    "the fuzz targets cannot be built:\n" + "\n".join(LOG.read_text().splitlines()[-40:])
+                )
     return ""
 
 
@@ -65,7 +74,11 @@ def target(name: str, context: Context) -> Outcome:
     if context.input is not None:
         done = subprocess.run([program, context.input], capture_output=True, text=True, errors="replace", check=False)
         print(done.stderr)
-        bad = [context.keep(context.input.read_bytes(), _words(done.stderr), [str(program), "FILE"])] if done.returncode else []
+        bad = (
+            [context.keep(context.input.read_bytes(), _words(done.stderr), [str(program), "FILE"])]
+            if done.returncode
+            else []
+        )
         return Outcome(1, bad)
     leaks = leaks_can_be_checked()
     corpus, folder = FOLDER / "corpus" / name, context.folder
@@ -74,7 +87,10 @@ def target(name: str, context: Context) -> Outcome:
     end = time.monotonic() + context.seconds
     outcome = Outcome(note="" if leaks else "leaks are not checked")
     goal = -(-context.goal // context.jobs) if context.goal else 0
-    environment = os.environ | {"ASAN_OPTIONS": f"{ASAN}:detect_leaks={int(leaks)}", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    environment = os.environ | {
+        "ASAN_OPTIONS": f"{ASAN}:detect_leaks={int(leaks)}",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
     environment["LSAN_OPTIONS"] = "print_suppressions=0"
 
     def start(number: int, left: int, attempt: int) -> _Job:
@@ -82,10 +98,17 @@ def target(name: str, context: Context) -> Outcome:
         log = folder / f"job-{number}-{attempt}.log"
         words = [program, f"-max_total_time={seconds}", f"-seed={1 + context.seed * 1000 + number + 100 * attempt}"]
         words += [f"-max_len={MOST_BYTES[name]}", "-timeout=20", "-rss_limit_mb=2048", "-malloc_limit_mb=640"]
-        words += [f"-artifact_prefix={folder}/{number}-{attempt}-", "-print_final_stats=1", "-len_control=0", "-reload=10"]
+        words += [
+            f"-artifact_prefix={folder}/{number}-{attempt}-",
+            "-print_final_stats=1",
+            "-len_control=0",
+            "-reload=10",
+        ]
         words += [f"-runs={left}"] if left else []
         with log.open("wb") as file:
-            process = subprocess.Popen([*words, corpus], stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment)
+            process = subprocess.Popen(
+                [*words, corpus], stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment
+            )
         return _Job(process, log, left)
 
     jobs = {number: start(number, goal, 0) for number in range(context.jobs)}

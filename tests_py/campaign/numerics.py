@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from campaign import runs
-from campaign.stage import Context, Outcome, Report, cases
 
 from bytegolf import FormatError, NumericsError, pack
 from bytegolf.checkpoint import read_checkpoint, write_checkpoint
 from bytegolf.config import Config
 from bytegolf.trainer import Trainer
+from campaign import runs
+from campaign.stage import Context, Outcome, Report, cases
 
 STEPS = 3  # after the value was put in
 VALUES = (math.nan, math.inf, -math.inf)
@@ -93,4 +93,3 @@ def _survives(config: Config, data: np.ndarray, folder: Path, row: _Case) -> str
 def _names(trainer: Trainer) -> Iterator[str]:
     for name in trainer.views():
         yield name.partition("/")[2]
-

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from campaign import forge
-from campaign.stage import Context, Outcome, Parser, Report, in_processes
 from safetensors.numpy import save
 
 from bytegolf.bundle import script
@@ -29,6 +27,8 @@ from bytegolf.model import Model
 from bytegolf.ranks.environment import Ranks, free_port
 from bytegolf.ranks.rendezvous import meet
 from bytegolf.weights import load_safetensors
+from campaign import forge
+from campaign.stage import Context, Outcome, Parser, Report, in_processes
 
 TINY = {
     "num_layers": 1, "model_dim": 4, "num_heads": 1, "num_kv_heads": 1, "rope_dims": 2, "xsa_last_n": 0, "bigram_vocab_size": 4,
@@ -50,8 +50,17 @@ class Checkpoint(Parser):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        tensors = {"weights/a": np.arange(6, dtype=np.float32).reshape(2, 3), "first/a": np.zeros(0), "s": np.array(2.5)}
-        facts = {"config": "num_layers = 2\n", "dtype": "float32", "data_ids": 7, "progress": {"step": 3, "elapsed_s": 0.5}}
+        tensors = {
+            "weights/a": np.arange(6, dtype=np.float32).reshape(2, 3),
+            "first/a": np.zeros(0),
+            "s": np.array(2.5),
+        }
+        facts = {
+            "config": "num_layers = 2\n",
+            "dtype": "float32",
+            "data_ids": 7,
+            "progress": {"step": 3, "elapsed_s": 0.5},
+        }
         self.place = write_checkpoint(folder / "c", tensors, facts)
         self.files = [folder / "c" / "latest", self.place / "manifest.json", self.place / "state.safetensors"]
         self.good = [file.read_bytes() for file in self.files]
@@ -119,9 +128,35 @@ class Log(Parser):
 
     def seeds(self) -> list[bytes]:
         """A finished run, and one that was resumed."""
-        start = {"kind": "start", "time": 1.5, "step": 0, "version": "0", "seed": 0, "locked": True, "config": {"seed": 0}}
-        step = {"kind": "step", "time": 2.5, "step": 1, "ce": 5.5, "bpb": 8.0, "elapsed_s": 0.5, "left_s": 1.5, "bytes": 128}
-        val = {"kind": "val", "time": 3.0, "step": 2, "bpb": 2.0, "nats": 9.5, "bytes": 7, "targets": 8, "from": "artifact"}
+        start = {
+            "kind": "start",
+            "time": 1.5,
+            "step": 0,
+            "version": "0",
+            "seed": 0,
+            "locked": True,
+            "config": {"seed": 0},
+        }
+        step = {
+            "kind": "step",
+            "time": 2.5,
+            "step": 1,
+            "ce": 5.5,
+            "bpb": 8.0,
+            "elapsed_s": 0.5,
+            "left_s": 1.5,
+            "bytes": 128,
+        }
+        val = {
+            "kind": "val",
+            "time": 3.0,
+            "step": 2,
+            "bpb": 2.0,
+            "nats": 9.5,
+            "bytes": 7,
+            "targets": 8,
+            "from": "artifact",
+        }
         end = {"kind": "end", "time": 4.5, "reason": "done", "step": 2, "sliding": {"bpb": 2.0}, "made": {"val_ids": 9}}
         again = [start, step, {**start, "step": 1}, {**step, "step": 2}, val, end, {"kind": "track", "tracker": "x"}]
         return [b"".join(forge.text_of(line) + b"\n" for line in lines) for lines in ([start, step, val, end], again)]
@@ -164,7 +199,10 @@ class Toml(Parser):
 
     def seeds(self) -> list[bytes]:
         """A few options, and all."""
-        return [b'# run\nnum_layers = 5\nmatrix_lr = 1e-2\nshuffle = true\nattn_windows = "8,0"\n', Config().text(docs=True).encode()]
+        return [
+            b'# run\nnum_layers = 5\nmatrix_lr = 1e-2\nshuffle = true\nattn_windows = "8,0"\n',
+            Config().text(docs=True).encode(),
+        ]
 
     def mutate(self, draw: random.Random, data: bytes) -> bytes:
         """A line with a known option and an unusual value, or changed bytes."""
@@ -174,9 +212,29 @@ class Toml(Parser):
         if len(lines) > 12 and draw.random() < 0.9:
             lines = draw.sample(lines, 8)
         name, value = draw.choice(self.options)
-        values = ("0x10", "1_000", "+1", "1e3", "nan", "inf", "[1]", "{a = 1}", "'x'", '"""x"""', '"\\u0001"', "1979-05-27", "true", '"a', "")
+        values = (
+            "0x10",
+            "1_000",
+            "+1",
+            "1e3",
+            "nan",
+            "inf",
+            "[1]",
+            "{a = 1}",
+            "'x'",
+            '"""x"""',
+            '"\\u0001"',
+            "1979-05-27",
+            "true",
+            '"a',
+            "",
+        )
         text = draw.choice((draw.choice(values), json.dumps(value), json.dumps(forge.change(draw, value))))
-        key = name if draw.random() < 0.9 else draw.choice((f'"{name}"', f"model.{name}", f"[{name}]", name.upper(), name + " " + name))
+        key = (
+            name
+            if draw.random() < 0.9
+            else draw.choice((f'"{name}"', f"model.{name}", f"[{name}]", name.upper(), name + " " + name))
+        )
         lines.insert(int(draw.random() * (len(lines) + 1)), f"{key} = {text}\n".encode("utf-8", "surrogatepass"))
         return b"".join(lines)
 
@@ -241,7 +299,9 @@ class TrainGpt(Parser):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.good = script.assemble("num_layers = 2\n", {"a.py": b"x = 1\n", "csrc/b.h": b"// b\n"})
-        self.short = b"\n".join(line for line in self.good.splitlines() if line.startswith((b"CONFIG", b"num", b"'''", b"SHA", b"ARCH")))
+        self.short = b"\n".join(
+            line for line in self.good.splitlines() if line.startswith((b"CONFIG", b"num", b"'''", b"SHA", b"ARCH"))
+        )
 
     def seeds(self) -> list[bytes]:
         """A whole one, and its constants alone."""
@@ -258,10 +318,23 @@ class TrainGpt(Parser):
         if kind < 0.4:
             lines.insert(int(draw.random() * len(lines)), lines[at])
         elif kind < 0.7:
-            lines[at] = draw.choice((b"CONFIG = 1\n", b"ARCHIVE = b''\n", b'SHA256 = f"{1}"\n', b"CONFIG: str = 'x'\n", b'ARCHIVE = ("a" "b")\n'))
+            lines[at] = draw.choice(
+                (
+                    b"CONFIG = 1\n",
+                    b"ARCHIVE = b''\n",
+                    b'SHA256 = f"{1}"\n',
+                    b"CONFIG: str = 'x'\n",
+                    b'ARCHIVE = ("a" "b")\n',
+                )
+            )
         else:
             at = int(draw.random() * (len(lines) + 1))
-            lines.insert(at, draw.choice((b"(" * 200, b"-" * 5000 + b"1\n", b"[" * 90 + b"\n", b"x" + b"()" * 300 + b"\n", b"'" * 3, b"\f\n")))
+            lines.insert(
+                at,
+                draw.choice(
+                    (b"(" * 200, b"-" * 5000 + b"1\n", b"[" * 90 + b"\n", b"x" + b"()" * 300 + b"\n", b"'" * 3, b"\f\n")
+                ),
+            )
         return b"".join(lines)[: 1 << 16]
 
     def attempt(self, data: bytes) -> None:

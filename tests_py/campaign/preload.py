@@ -23,7 +23,9 @@ def library(source: Path) -> Path | None:
         return None
     BUILD.mkdir(parents=True, exist_ok=True)
     target = BUILD / f"{source.stem}.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", target, source, "-ldl", "-lpthread"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", target, source, "-ldl", "-lpthread"], check=True
+    )
     return target
 
 
@@ -49,6 +51,8 @@ def inside(function: str, asked: str, answer: str) -> None:
     end_with_parent()
     module, name = function.split(":")
     fields = json.loads(asked)
-    context = Context(**{**fields, "folder": Path(fields["folder"]), "input": Path(fields["input"]) if fields["input"] else None})
+    context = Context(
+        **{**fields, "folder": Path(fields["folder"]), "input": Path(fields["input"]) if fields["input"] else None}
+    )
     outcome = getattr(__import__(module, fromlist=[name]), name)(context)
     Path(answer).write_text(json.dumps(asdict(outcome)), encoding="utf-8")

@@ -89,7 +89,12 @@ class Child:
         return self.output.read_text(encoding="utf-8", errors="replace") if self.output.exists() else ""
 
 
-def start(words: Sequence[str], output: Path, environment: Mapping[str, str] | None = None, before: Callable[[], None] | None = None) -> Child:
+def start(
+    words: Sequence[str],
+    output: Path,
+    environment: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Child:
     """Starts `bytegolf WORDS`; `before` runs in the new process first."""
     output.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -107,7 +112,10 @@ def start(words: Sequence[str], output: Path, environment: Mapping[str, str] | N
         os.dup2(file, 1)
         os.dup2(file, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdout, sys.stderr = io.TextIOWrapper(io.FileIO(1, "w", closefd=False)), io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(io.FileIO(1, "w", closefd=False)),
+            io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True),
+        )
         os.environ.update(environment or {})
         if before is not None:
             before()
