@@ -27,6 +27,7 @@ log = logging.getLogger("mkdocs.hooks.docs_pages")
 PAGES = {
     "csrc/codec/FORMAT.md": "reference/format.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "reference/security.md",
     "records/NOTES.md": "design/notes.md",
 }
 PAGES_FOLDER = "notebooks/docs/"  # what lies here is a page of its own
@@ -137,7 +138,7 @@ def python_page() -> str:
             lines += ["", f"::: bytegolf.{name}"]
             if name == "Config":  # options are attributes, and have a page of their own
                 keep = ["replace", "preset", "preset_names", "from_toml", "from_text", "from_published", "to_toml"]
-                keep += ["stored", "of_run", "absent", "differences", "canonical"]
+                keep += ["toml", "stored", "of_run", "absent", "differences", "canonical"]
                 keep += ["to_dict", "text", "get", "vocab_name", "vocab_size", "byte_offset", "bos_id", "mlp_dim"]
                 lines += ["    options:", "      members:", *(f"        - {member}" for member in keep)]
                 lines += ["", "Each option is an attribute of its name: [all of them](options.md)."]

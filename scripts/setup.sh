@@ -64,6 +64,8 @@ missing_packages() {
   command -v g++ >/dev/null || missing+=(g++)
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
+  # The sandbox of `verify`, for its tests; they make do without where nobody may install it.
+  if [ "$tests" = 1 ] && [ "$(id -u)" = 0 ] && ! command -v bwrap >/dev/null; then missing+=(bubblewrap); fi
   if [ -z "$python" ]; then
     missing+=(python3 python3-venv python3-dev)
   else
@@ -116,8 +118,7 @@ cuda_from_packages() {
   local root
   rm -rf $CUDA_DIR
   "$1" -m venv $CUDA_DIR || return
-  $CUDA_DIR/bin/pip install --disable-pip-version-check --no-deps nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* \
-    nvidia-cuda-crt==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.* nvidia-nvtx==13.0.* 'nvidia-cublas==13.*' || return
+  $CUDA_DIR/bin/pip install --disable-pip-version-check --no-deps --require-hashes -r requirements/cuda.lock || return
   root=$(echo "$PWD/$CUDA_DIR"/lib/python3*/site-packages/nvidia/cu13)
   [ -x "$root/bin/nvcc" ] || return
   ln -sfn lib "$root/lib64"   # where nvcc looks
@@ -128,7 +129,7 @@ cuda_from_packages() {
 source_hash() {
   {
     echo "$PWD" "$@"
-    find csrc tests_cpp CMakeLists.txt pyproject.toml scripts/setup.sh -type f -print0 2>/dev/null | sort -z | xargs -0 sha256sum
+    find csrc tests_cpp CMakeLists.txt pyproject.toml requirements scripts/setup.sh scripts/locked.py -type f -print0 2>/dev/null | sort -z | xargs -0 sha256sum
     find python -name '*.py' -o -name '*.pyi' | sort
   } | sha256sum | cut -d' ' -f1
 }
@@ -144,7 +145,19 @@ make_venv() {
   echo "$PWD" >.venv/bytegolf-path
 }
 
+# What requirements/ci.lock has for these extras, into .venv/locked.txt; without that file pyproject.toml's bounds decide.
+choose_lock() {
+  local reason
+  if reason=$(.venv/bin/python scripts/locked.py --extras "$1" 2>&1 >.venv/locked.txt); then return 0; fi
+  rm -f .venv/locked.txt
+  say setup "packages are installed by pyproject.toml's bounds, without hashes: $reason"
+}
+
 build_requirements() {
+  if [ -f .venv/locked.txt ]; then
+    .venv/bin/pip install --disable-pip-version-check --require-hashes -r .venv/locked.txt
+    return
+  fi
   .venv/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' >.venv/build-requires.txt
   .venv/bin/pip install --disable-pip-version-check -r .venv/build-requires.txt
 }
@@ -169,6 +182,7 @@ build_package() {
   if [ -f $BUILD_DIR/CMakeCache.txt ] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" $BUILD_DIR/CMakeCache.txt; then
     rm -rf $BUILD_DIR
   fi
+  if [ -f .venv/locked.txt ]; then args+=(--no-deps); fi   # all are there, by their hashes
   .venv/bin/pip install -v --disable-pip-version-check --no-build-isolation "${args[@]}" -e ".[$extras]"
 }
 
@@ -206,7 +220,8 @@ setup() {
   [ -n "$python" ] || python=$(find_python)
   [ -n "$python" ] || fail "no Python of at least 3.11 was found" 2
   if ! venv_is_ours; then step "Making .venv with $("$python" --version) ($python)" make_venv "$python"; fi
-  step "Installing build requirements" build_requirements
+  choose_lock "$wanted"
+  step "Installing Python packages" build_requirements
   if [ "$cuda" = ON ] && [ -z "$nvcc" ]; then
     step "Installing NVIDIA's compiler (1 GB)" cuda_from_packages "$python"
     nvcc=$(cuda_compiler)

@@ -218,7 +218,7 @@ def test_ctrl_c_writes_a_checkpoint_and_resume_finishes_the_run(place):
     with subprocess.Popen(
         [*command, "--run", str(folder)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 300
         while time.monotonic() < limit:
             time.sleep(0.05)
             if (folder / "log.jsonl").exists() and '"step": 10,' in (folder / "log.jsonl").read_text():

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import shutil
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -231,3 +233,29 @@ def test_the_colours_of_groups_are_told_apart_by_every_eye(sight, matrix):
     """A distance of 10 is five times what the eye just notices."""
     for one, other in itertools.combinations(curves.COLORS, 2):
         assert np.linalg.norm(lab(one, matrix) - lab(other, matrix)) > 10, (sight, one, other)
+
+
+def test_a_copy_is_drawn_once_and_other_validation_is_a_group_of_its_own(tmp_path, capsys):
+    def run(name, val, seed):
+        folder = write_log(tmp_path / name, seed=seed)
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        lines[-1]["made"] = {"val_sha256": val * 64}
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return folder
+
+    one, two, other = run("one", "a", 1), run("two", "a", 2), run("other", "b", 3)
+    shutil.copytree(one, tmp_path / "copy")
+    (tmp_path / "hard").mkdir()
+    os.link(one / "log.jsonl", tmp_path / "hard" / "log.jsonl")
+    drawn = plot.load([one, two, other, one, tmp_path / "copy", tmp_path / "hard"], "steps")
+    assert [run.group for run in drawn] == ["3 runs (val aaaaaaaa)"] * 2 + ["3 runs (val bbbbbbbb)"]
+    err = capsys.readouterr().err
+    assert "drawn once: copy is a copy of one" in err
+    assert "different validation data" in err
+
+
+@pytest.mark.parametrize("name", ["$x", "$\\frac{", "_hidden", "a\x1b[31m", "[/x]"])
+def test_a_name_is_no_formula_and_is_not_hidden(tmp_path, name):
+    runs = [write_log(tmp_path / name), write_log(tmp_path / "b", num_layers=3)]
+    assert bytegolf("plot", *runs, "-o", tmp_path / "p.svg", "--what", "loss", "--title", name) == 0
+    assert any(curves.shown_name(name).strip() in words for words in words_of(tmp_path / "p.svg"))

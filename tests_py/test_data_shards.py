@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import bytegolf
 from bytegolf import _bytegolf as core
-from bytegolf.data import ShardWriter, read_documents, read_ids, read_text, write_shards
+from bytegolf.data import ShardWriter, read_documents, read_ids, read_text, sentencepieces, write_shards
 from bytegolf.data.stats import compressor_bpb, data_stats, stats_table
 
 
@@ -179,3 +179,14 @@ def test_stats_count_and_compress(tmp_path):
     assert flat.entropy_bpb == 8.0 and flat.documents == 1 and flat.compressors == {}
     with pytest.raises(ValueError, match="no data"):
         compressor_bpb(b"")
+
+
+def test_a_published_shard_truncated_while_it_is_read_is_named(tmp_path):
+    path = tmp_path / "fineweb_train_000000.bin"
+    shard(path, np.ones(sentencepieces.CHUNK_IDS * 2 + 5), vocab=1024)
+    chunks = sentencepieces._chunks(path)
+    at, ids = next(chunks)
+    assert at == 0 and len(ids) == sentencepieces.CHUNK_IDS
+    os.truncate(path, 1024 + 2 * sentencepieces.CHUNK_IDS + 40)
+    with pytest.raises(bytegolf.FormatError, match=rf"ends at offset {1064 + 2 * sentencepieces.CHUNK_IDS} though"):
+        next(chunks)

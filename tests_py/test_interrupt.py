@@ -14,7 +14,7 @@ def test_a_signal_asks_and_handlers_come_back():
     with Interrupts() as interrupts:
         assert not interrupts.asked
         os.kill(os.getpid(), signal.SIGINT)
-        limit = time.monotonic() + 5
+        limit = time.monotonic() + 60
         while not interrupts.asked and time.monotonic() < limit:
             time.sleep(0.01)
         assert interrupts.asked

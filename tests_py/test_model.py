@@ -346,7 +346,7 @@ def test_other_python_threads_run_while_the_model_works() -> None:
     ticks, during, done = 0, [0], threading.Event()
 
     def work() -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while max(during) <= 5 and time.monotonic() < until:  # on a machine that is busy, some calls see no tick
             before = ticks
             model.loss(ids, targets)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytegolf import stats
+from bytegolf.stats import summarise, welch_test
 
 scipy_stats = pytest.importorskip("scipy.stats", reason="what they are compared with")
 
@@ -74,3 +75,13 @@ def test_what_has_no_mean_is_refused(values):
 def test_an_impossible_confidence_is_refused(confidence):
     with pytest.raises(ValueError, match="confidence"):
         stats.summarise([1.0, 2.0], confidence)
+
+
+def test_values_too_large_for_squares_are_refused_and_tiny_spreads_are_compared():
+    for values in ([1e308, 1e308], [1.0, -1e101], [1e200]):
+        with pytest.raises(ValueError, match="too large"):
+            summarise(values)
+    # The degrees of freedom do not depend on the unit: those of spreads of 1e-100 are those of spreads of 1.
+    small = welch_test([1e-100, 2e-100, 4e-100], [5e-100, 6e-100])
+    usual = welch_test([1.0, 2.0, 4.0], [5.0, 6.0])
+    assert (small.df, small.t, small.p) == pytest.approx((usual.df, usual.t, usual.p))

@@ -16,6 +16,7 @@ import pytest
 
 from bytegolf.bundle import bootstrap, meter, script
 from bytegolf.cli import main
+from bytegolf.data import prepare
 from bytegolf.data.shards import write_shards
 from bytegolf.record import fields
 from bytegolf.record.facts import read_facts
@@ -89,7 +90,7 @@ def place(tmp_path_factory):
     for seed in (1, 2, 3):
         assert bytegolf("train", root / "tiny.toml", f"seed={seed}", "--run", root / f"run{seed}") == 0
     assert bytegolf("train", root / "tiny.toml", "seed=4", "matrix_lr=0.01", "--run", root / "other") == 0
-    assert submit(runs(root), root / "records", track="10min_16mb") == 0
+    assert submit(runs(root), root / "records", "--other-validation", track="10min_16mb") == 0
     return root
 
 
@@ -145,7 +146,7 @@ def test_one_size_stands_everywhere(place, submitted, tmp_path, capsys):
     assert run["bytes_total"] == counted
     assert f"{counted:,} bytes count" in (submitted / "README.md").read_text()
     capsys.readouterr()
-    assert submit(runs(place), tmp_path / "again", track="10min_16mb") == 0
+    assert submit(runs(place), tmp_path / "again", "--other-validation", track="10min_16mb") == 0
     screen = " ".join(capsys.readouterr().out.split())
     assert f"code + artifact {counted:,} bytes {16_000_000 - counted:,} bytes below the limit" in screen
 
@@ -275,6 +276,52 @@ def test_missing_duplicated_and_unfinished_seeds(place, tmp_path, capsys):
     assert "no last line" in refused(place, tmp_path, capsys, [run])["unfinished"]
 
 
+def test_the_record_track_needs_the_whole_validation_set_or_the_word_for_another(place, submitted, tmp_path, capsys):
+    found = refused(place, tmp_path, capsys, runs(place), track="10min_16mb")
+    assert found.keys() == {"other-validation"}
+    run = read_facts(place / "run1" / "log.jsonl")
+    assert f"{run.bytes:,} bytes in {run.val_ids:,} ids; --other-validation" in found["other-validation"]
+    # What was asked for is said in the JSON, on the page, on the screen and by verify.
+    assert fields_of(submitted)["challenge_validation"] is False
+    assert "these scores are of other text, as was asked for" in " ".join((submitted / "README.md").read_text().split())
+    assert submit(runs(place), tmp_path / "again", "--other-validation", track="10min_16mb") == 0
+    assert f"not the challenge's own validation set: {run.bytes:,} bytes" in capsys.readouterr().out
+    assert bytegolf("verify", submitted, "--quick") == 0
+    assert "not the challenge's own" in " ".join(capsys.readouterr().out.split())
+    # A folder that claims the challenge's set is found out; one of a version that said nothing is shown, and not held to it.
+    said = fields_of(submitted)
+    for claim, verdict in ((True, False), (None, None)):
+        changed = (
+            said | {"challenge_validation": claim} if claim else {k: v for k, v in said.items() if "challenge" not in k}
+        )
+        (submitted / "submission.json").write_text(json.dumps(changed))
+        claims = verify.check_folder(submitted, submitted.name, submitted.parent.name)
+        assert {c.what: c.ok for c in claims}["validation set"] is verdict
+
+
+@pytest.mark.parametrize(
+    ("family", "ids", "scored", "whole"),
+    [
+        # Source: the challenge's 50,000 documents of 151,080,891 bytes; byte260 puts a bos before each, byte256 nothing.
+        ("byte260", 151_130_891, 151_080_891, True),
+        ("byte256", 151_080_891, 151_080_890, True),
+        ("byte260", 151_130_112, 151_080_112, False),
+        ("byte256", 151_130_891, 151_080_891, False),
+    ],
+)
+def test_the_challenges_validation_set_is_known_by_its_counts(place, family, ids, scored, whole):
+    run = read_facts(place / "run1" / "log.jsonl")
+    config = run.config.replace(family=family)
+    run = dataclasses.replace(run, config=config, val_ids=ids, targets=ids - 1, bytes=scored)
+    assert fields.is_challenge_validation(run) is whole
+    names = [problem.name for problem in check.rules([run], check.TRACKS[0])]
+    assert ("other-validation" in names) is not whole
+
+
+def test_prepare_and_submit_mean_the_same_validation_set():
+    assert prepare.EXPECTED["fineweb-val"] == ("val", meter.VAL_DOCUMENTS, meter.VAL_BYTES)
+
+
 def test_runs_of_different_options(place, tmp_path, capsys):
     assert "matrix_lr" in refused(place, tmp_path, capsys, runs(place, "run1", "other"))["different-configs"]
 
@@ -296,7 +343,7 @@ def test_runs_on_eight_gpus_say_so_on_their_page(place, submitted, tmp_path):
     for run in made:
         edit_log(run / "log.jsonl", _on_gpus(8, 8))
         (run / "submission.json").unlink()
-    assert submit(made, tmp_path / "out", track="10min_16mb") == 0
+    assert submit(made, tmp_path / "out", "--other-validation", track="10min_16mb") == 0
     (where,) = (tmp_path / "out").glob("*/*")
     page = (where / "README.md").read_text()
     assert fields_of(where)["hardware"] == "8 x NVIDIA H100 80GB HBM3"
@@ -379,12 +426,12 @@ def test_an_existing_submission_is_not_overwritten(place, capsys):
 
 def test_an_honest_submission_holds(submitted, place, capsys):
     capsys.readouterr()
-    assert bytegolf("verify", submitted, "--no-venv", "--val-data", place / "data", "--json") == 0
+    assert bytegolf("verify", submitted, "--run-code", "--no-venv", "--val-data", place / "data", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ok"]
     held = {claim["what"] for claim in told["claims"] if claim["ok"]}
     seed = fields_of(submitted)["artifact_seed"]
-    assert {f"bits per byte of seed {seed}", "rebuild", "bytes_total", "rules"} <= held
+    assert {f"bits per byte of seed {seed}", "rebuild", "score by the carried code", "bytes_total", "rules"} <= held
 
 
 def test_other_shards_are_found(submitted, place, capsys):
@@ -541,10 +588,10 @@ def test_a_changed_cache_is_made_anew(submitted, tmp_path):
 @pytest.mark.slow
 def test_a_fresh_environment_builds_and_scores(submitted, place, capsys, monkeypatch):
     monkeypatch.setenv("BYTEGOLF_CUDA", "OFF")
-    if shutil.which("ccache"):
-        monkeypatch.setenv("CMAKE_CXX_COMPILER_LAUNCHER", "ccache")
     capsys.readouterr()
-    assert bytegolf("verify", submitted, "--val-data", place / "data", "--json") == 0, capsys.readouterr().out
+    assert bytegolf("verify", submitted, "--run-code", "--val-data", place / "data", "--json") == 0, (
+        capsys.readouterr().out
+    )
     claims = {claim["what"]: claim for claim in json.loads(capsys.readouterr().out)["claims"]}
     assert "built in a fresh environment" in claims["rebuild"]["found"]
     assert claims[f"bits per byte of seed {fields_of(submitted)['artifact_seed']}"]["ok"]

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -261,3 +262,21 @@ def test_what_cannot_be_read_is_one_line(capsysbinary, model, tmp_path, missing)
     status, out, err = command(capsysbinary, artifact, file)
     named = artifact if missing == "artifact" else file
     assert status == 2 and not out and err.count("\n") == 1 and str(named) in err
+
+
+def test_an_ascii_terminal_gets_signs_that_it_has(monkeypatch):
+    shown = bytegolf.show("aé漢".encode(), [0.1, 1.0, 1.0, 2.0, 2.0, 2.0], title="a title\x1b]0;x\x07")
+    file = io.TextIOWrapper(io.BytesIO(), "ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", file)
+    text = str(shown)
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "@ more" in text
+
+
+def test_a_title_is_shown_and_not_obeyed():
+    shown = bytegolf.show(b"x", [1.0], title="\x1b[31m<b>\u202e")
+    assert "\x1b[31m" not in str(shown)
+    assert "^[[31m<b>\\u202e" in str(shown)
+    assert "<h1>^[[31m&lt;b&gt;\\u202e</h1>" in shown.html()

@@ -1,5 +1,6 @@
 """`bytegolf sweep` on the CPU: the queue, failures and retries, going on after Ctrl-C and after a kill, and its results."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -173,13 +174,15 @@ def start(place, out, *words):
     spec = place(LONG)
     command = [sys.executable, "-m", "bytegolf", "sweep", str(spec), *words, "--out", str(out)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 300
     while time.monotonic() < limit and child.poll() is None:
         logs = [path.read_text() for path in out.glob("*/log.jsonl")]
         if sum('"step": 5,' in text for text in logs) == 2:
             return child, spec
         time.sleep(0.05)
     child.kill()
+    for process in orphans(out):
+        os.kill(process, signal.SIGKILL)
     pytest.fail(f"no two runs under way: {child.communicate()[1]}")
 
 
@@ -216,12 +219,17 @@ def test_runs_outlive_a_killed_sweep_and_no_second_one_meets_them(place, tmp_pat
     assert "at work there" in err
     for process in orphans(out):
         os.kill(process, signal.SIGINT)
-    limit = time.monotonic() + 60
-    while orphans(out) and time.monotonic() < limit:
-        time.sleep(0.1)
-    assert all('"kind": "end"' in (out / f"base-seed-{seed}" / "log.jsonl").read_text() for seed in (0, 1))
+    # A dying process gives up its command line, by which orphans() knows it, before its files: the lock comes last.
+    limit, free = time.monotonic() + 300, False
     with (out / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # free again
+        while not free and time.monotonic() < limit:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = True
+            time.sleep(0.05)
+    assert free, f"the lock is held by {orphans(out)}"
+    assert not orphans(out)
+    assert all('"kind": "end"' in (out / f"base-seed-{seed}" / "log.jsonl").read_text() for seed in (0, 1))
 
 
 def orphans(out):

@@ -1,5 +1,6 @@
 """`bytegolf watch`: logs of other processes while they grow, frames of the terminal, and how it ends."""
 
+import io
 import json
 import os
 import pty
@@ -339,3 +340,20 @@ def test_any_curve_can_be_drawn(values):
     rows, _, _ = chart(values, 10, 3)
     assert [len(row) for row in rows] == [10] * 3
     sparkline(values, 10)
+
+
+def test_values_at_the_end_of_float64_are_drawn_around(tmp_path):
+    path = tmp_path / "log.jsonl"
+    huge = [1.7e308, -1.7e308, 1e200, 3.0, 2.0]
+    put(
+        path,
+        start_line(),
+        *(step_line(n, total=value, bpb=value, bytes_per_s=1.7e308) for n, value in enumerate(huge, 1)),
+    )
+    run = watched(path)
+    run.look()
+    out = io.StringIO()
+    Console(file=out, width=100).print(frame([run], 100, 40))
+    Console(file=out, width=100).print(frame([run, watched(path)], 100, 40))
+    assert "step 5" in out.getvalue()
+    assert sparkline(huge, 8)

@@ -11,8 +11,33 @@
 namespace bg::bindings {
 namespace {
 
+// Bytes of the file system as Python's str.
+py::str file_name(const std::string& bytes) {
+  return py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeFSDefaultAndSize(bytes.data(), static_cast<py::ssize_t>(bytes.size())));
+}
+
+// Files are held against the manifests beside them before they are opened. A manifest is JSON, which Python reads.
+std::shared_ptr<const ShardSet> open_shards(const std::vector<std::string>& where, const Vocab& vocab,
+                                            const std::string& split, bool hashes) {
+  const auto found = find_shards(where, split);
+  py::list places;
+  for (const ShardFiles& files : found) {
+    py::list names;
+    for (const std::string& path : files.paths)
+      names.append(file_name(std::filesystem::path(path).filename().string()));
+    const py::cpp_function matches([files](const std::filesystem::path& name) { return files.matches(name.string()); });
+    places.append(py::make_tuple(file_name(files.folder), names, matches));
+  }
+  py::module_::import("bytegolf.manifest").attr("hold")(places, vocab.name, hashes);
+  auto set = ShardSet::open(found, vocab);
+  for (const std::string& note : set->notes()) py::module_::import("warnings").attr("warn")(file_name(note));
+  return set;
+}
+
 // One path, a sequence of paths, or an integer array of ids.
-std::shared_ptr<const ShardSet> shard_set(const py::object& data, const std::string& family, const std::string& split) {
+std::shared_ptr<const ShardSet> shard_set(const py::object& data, const std::string& family, const std::string& split,
+                                          bool hashes = false) {
   const Vocab& vocab = vocab_of(family);
   if (py::isinstance<ShardSet>(data)) {
     auto set = data.cast<std::shared_ptr<ShardSet>>();
@@ -49,7 +74,7 @@ std::shared_ptr<const ShardSet> shard_set(const py::object& data, const std::str
   } else {
     where.push_back(path_of(data));
   }
-  return ShardSet::open(where, vocab, split);
+  return open_shards(where, vocab, split, hashes);
 }
 
 py::dict dict_of(const Vocab& v) {
@@ -82,19 +107,22 @@ void bind_data(py::module_& m) {
 
   py::class_<ShardSet, std::shared_ptr<ShardSet>>(m, "ShardSet",
                                                   "One checked stream of ids over shard files or an array.")
-      .def(py::init([](const py::object& data, const std::string& family, const std::string& split) {
-             return std::const_pointer_cast<ShardSet>(shard_set(data, family, split));
+      .def(py::init([](const py::object& data, const std::string& family, const std::string& split, bool hashes) {
+             return std::const_pointer_cast<ShardSet>(shard_set(data, family, split, hashes));
            }),
-           py::arg("data"), py::arg("family") = "byte260", py::arg("split") = "",
+           py::arg("data"), py::arg("family") = "byte260", py::arg("split") = "", py::kw_only(),
+           py::arg("hashes") = false,
            "data: a file, folder or glob, a list of those, or a 1-d integer array of ids. split: 'train', 'val' or '' "
-           "picks in a folder that holds both. ValueError or FormatError names path and offset.")
+           "picks in a folder that holds both. Files of a prepared folder must be those of its manifest "
+           "(bytegolf.manifest); hashes: reads every byte to compare it, however much that is. ValueError or "
+           "FormatError names path and offset; UserWarning: a shard declares no vocabulary.")
       .def_property_readonly("family", [](const ShardSet& s) { return s.vocab().name; })
       .def("__len__", [](const ShardSet& s) { return s.size(); })
       .def_property_readonly(
           "shards",
           [](const ShardSet& s) {
             py::list out;
-            for (const auto& shard : s.shards()) out.append(py::make_tuple(shard.path, shard.ids));
+            for (const auto& shard : s.shards()) out.append(py::make_tuple(file_name(shard.path), shard.ids));
             return out;
           },
           "List of (path, ids).")

@@ -83,10 +83,11 @@ void Loader::fill(int64_t step, int64_t micro, Batch& batch) const {
   using Wide = unsigned __int128;  // positions in an endless stream outgrow 64 bits
   const Wide piece = (static_cast<Wide>(step) * o.micro_batches + micro) * o.world + o.rank;
   // Rows are one run of n ids from `start`, and their last target.
+  std::vector<int32_t> run(static_cast<size_t>((o.shuffle ? T : M) + 1));
   const auto rows = [&](int64_t start, int64_t n, int32_t* x, int32_t* y) {
-    data_->read(start, n, x, true);
-    std::copy(x + 1, x + n, y);
-    data_->read((start + n) % N, 1, y + n - 1);
+    data_->read(start, n + 1, run.data(), true);
+    std::copy_n(run.begin(), n, x);
+    std::copy_n(run.begin() + 1, n, y);
   };
   if (!o.shuffle) {
     rows(static_cast<int64_t>(piece * (M + 1) % N), M, batch.x.data(), batch.y.data());

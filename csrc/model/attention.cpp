@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "kernels/attention.h"
 #include "kernels/attention_cached.h"
 #include "kernels/gemm.h"
@@ -57,7 +58,9 @@ void Attention::reserve(Plan& plan, Dims dims) {
   plan.backward(dk_, "dk", {B, T, G, d});
   plan.backward(dqkv_, "dqkv", {B, T, (H + 2 * G) * d});
   plan.backward(attention_scratch_, "attention_scratch",
-                {attention_scratch_bytes(plan.device(), plan.dtype(), B, T, H, d)}, DType::u8);
+                {std::max(attention_scratch_bytes(plan.device(), plan.dtype(), B, T, H, d),
+                          cross_attention_scratch_bytes(plan.device(), B, T, H))},
+                DType::u8);
 }
 
 Tensor Attention::values_of(Tensor packed) const {
@@ -77,6 +80,13 @@ void Attention::read(const Ctx& ctx, const Grid& grid) {
     return;
   }
   const Tensor v = values_of(qkv_);
+  if (grid.last) {
+    BG_CHECK(window_ == 0, "attention of block", place_.index, "has a window of", window_,
+             "positions, and a grid that says which ones are seen");
+    BG_CHECK(decoding.kind == Decoding::Kind::none, "decoding takes causal attention, not a grid with `last`");
+    cross_attention_forward(ctx, q_, k_, v, {grid.first, grid.last}, read_, lse_);
+    return;
+  }
   attention_forward(ctx, q_, k_, v, window_, grid.first, read_, lse_, w_->q_gain.value);
   if (decoding.kind == Decoding::Kind::fill) {
     const int64_t row = decoding.row;
@@ -107,7 +117,11 @@ void Attention::backward(const Ctx& ctx, Tensor u, const Grid& grid, const Param
   const Tensor v = values_of(qkv_), dv = values_of(dqkv_);
   if (xsa_) xsa_backward_input(ctx, v, dmixed_, dread_);
   const Tensor dread = xsa_ ? dread_ : dmixed_;
-  attention_backward(ctx, q_, k_, v, window_, grid.first, read_, lse_, dread, dq_, dk_, dv, attention_scratch_);
+  if (!grid.last)
+    attention_backward(ctx, q_, k_, v, window_, grid.first, read_, lse_, dread, dq_, dk_, dv, attention_scratch_);
+  else
+    cross_attention_backward(ctx, q_, k_, v, {grid.first, grid.last}, read_, lse_, dread, dq_, dk_, dv,
+                             attention_scratch_);
   if (xsa_) xsa_backward_value(ctx, read_, v, dmixed_, dv);  // attention has overwritten dv: this adds
   qk_norm_rope_backward(ctx, qkv_, w_->q_gain.value, grid.rope, rstd_, dq_, dk_, dqkv_, w_->q_gain.grad);
   const Tensor dqkv = dqkv_.reshape({N, W});

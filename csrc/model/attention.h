@@ -1,4 +1,5 @@
-// Causal self-attention with grouped keys, normed and rotated queries and keys, optional window, documents and XSA.
+// Self-attention with grouped keys, normed and rotated queries and keys, optional window, documents and XSA. Causal, or
+// over the positions from grid.first to grid.last.
 #pragma once
 
 #include "model/layer.h"

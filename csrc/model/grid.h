@@ -32,6 +32,9 @@ struct Grid {
   int64_t B = 0, T = 0;
   Tensor rope;   // (T, rope_dims) cos and sin, see kernels/qk_norm_rope.h
   Tensor first;  // (B,T) i32, first visible position, not decreasing; empty: all earlier ones are visible
+  // (B,T) i32, last visible position, with `first` any values in any order; empty: the position itself, the causal
+  // case. A layer that reads other positions has no window then, and no steps of decoding.
+  Tensor last;
   Decoding decoding;
 };
 

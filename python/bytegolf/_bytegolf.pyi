@@ -783,9 +783,9 @@ class ShardSet:
     """
     One checked stream of ids over shard files or an array.
     """
-    def __init__(self, data: typing.Any, family: str = "byte260", split: str = "") -> None:
+    def __init__(self, data: typing.Any, family: str = "byte260", split: str = "", *, hashes: bool = False) -> None:
         """
-        data: a file, folder or glob, a list of those, or a 1-d integer array of ids. split: 'train', 'val' or '' picks in a folder that holds both. ValueError or FormatError names path and offset.
+        data: a file, folder or glob, a list of those, or a 1-d integer array of ids. split: 'train', 'val' or '' picks in a folder that holds both. Files of a prepared folder must be those of its manifest (bytegolf.manifest); hashes: reads every byte to compare it, however much that is. ValueError or FormatError names path and offset; UserWarning: a shard declares no vocabulary.
         """
     def __len__(self) -> int: ...
     def check(self, threads: int = 1) -> None:

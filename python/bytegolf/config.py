@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,13 +33,22 @@ class Config(_bytegolf.Config):
 
     @staticmethod
     def from_toml(path: str | os.PathLike[str]) -> Config:
-        """Reads `name = value` lines; what the file leaves out is as in byte260-jepa. OSError when it cannot be read."""
-        return Config.from_text(_read(path), str(path))
+        """Reads a TOML file: options at the top, one `name = value` each, with values of their types (see `toml_value`).
+
+        What the file leaves out is as in byte260-jepa. ValueError with file and line for what is no TOML or no option, OSError
+        when it cannot be read.
+        """
+        return Config.from_text(read_text(path), str(path))
 
     @staticmethod
     def from_text(text: str, source: str = "text") -> Config:
         """Like `from_toml`, of text that `source` names in errors."""
-        config = Config._of(_bytegolf.Config.parse(text, source, _bytegolf.Config()))
+        config = Config()
+        for name, value in toml_table(text, source).items():
+            try:
+                config.set(name, toml_value(name, value))
+            except ValueError as error:
+                raise ValueError(f"{source}, line {line_of([name], text)}: {error}") from None
         config.validate()
         return config
 
@@ -53,8 +64,14 @@ class Config(_bytegolf.Config):
         An option that they lack was added later and means what was done before. ValueError says that a newer version wrote
         one that is unknown here.
         """
-        if not isinstance(options, str):  # JSON writes such values as TOML does
-            options = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in options.items())
+        if not isinstance(options, str):
+            odd = next((name for name in options if not re.fullmatch(r"\w+", name)), None)
+            if odd is not None:
+                raise ValueError(f"{source}: {json.dumps(odd)} cannot name an option")
+            try:
+                options = "".join(f"{name} = {_core_form(name, value)}\n" for name, value in options.items())
+            except ValueError as error:
+                raise ValueError(f"{source}: {error}") from None
         config = Config._of(_bytegolf.Config.stored(options, source))
         config.validate()
         return config
@@ -62,7 +79,15 @@ class Config(_bytegolf.Config):
     @staticmethod
     def of_run(path: str | os.PathLike[str]) -> Config:
         """The config.toml of a run's folder, which `to_toml` of any version wrote; see `stored`."""
-        return Config.stored(_read(path), str(path))
+        text = read_text(path).replace("\x7f", "\\u007f")  # older versions left this one sign as it is
+        values, known = toml_table(text, str(path)), {row["name"] for row in _bytegolf.option_table()}
+        for name, value in values.items():
+            if name in known:
+                try:
+                    toml_value(name, value)
+                except ValueError as error:
+                    raise ValueError(f"{path}, line {line_of([name], text)}: {error}") from None
+        return Config.stored(values, str(path))
 
     @staticmethod
     def from_published(published: Mapping[str, Any]) -> Config:
@@ -86,13 +111,21 @@ class Config(_bytegolf.Config):
         """A copy with some options changed; the values are Python's (int, float, bool, str) or their text form."""
         made = Config._of(self)
         for name, value in changes.items():
-            made.set(name, _text(value))
+            text = _text(name, value)
+            if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+                raise ValueError(f"option {name} = {value!a} is not UTF-8 text")
+            made.set(name, text)
         made.validate()
         return made
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:
         """Writes every option with its meaning as a comment; `from_toml` reads it back equal."""
-        Path(path).write_text(self.text(docs=True), encoding="utf-8")
+        Path(path).write_text(self.toml(), encoding="utf-8")
+
+    def toml(self, docs: bool = True) -> str:
+        """What `to_toml` writes; without `docs` the values alone."""
+        # The one sign that the core's own text form holds and TOML forbids.
+        return self.text(docs=docs).replace("\x7f", "\\u007f")
 
     def to_dict(self, sections: Sequence[str] = _SECTIONS) -> dict[str, Any]:
         """Options by name as Python values, in the order of the table."""
@@ -107,7 +140,7 @@ class Config(_bytegolf.Config):
 
     def __reduce__(self) -> tuple[Callable[[str], Config], tuple[str]]:
         """Pickles as text, so that jobs can carry it."""
-        return Config.from_text, (self.text(),)
+        return Config.from_text, (self.toml(docs=False),)
 
     @staticmethod
     def _of(core: _bytegolf.Config) -> Config:
@@ -117,19 +150,88 @@ class Config(_bytegolf.Config):
         return made
 
 
-def _read(path: str | os.PathLike[str]) -> str:
+def toml_table(text: str, source: str) -> dict[str, Any]:
+    """A TOML text as a dict. ValueError names `source` and line of what is no TOML."""
+    if text.startswith("\ufeff"):
+        raise ValueError(f"{source}, line 1: begins with a byte order mark; save it as UTF-8 without one")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error), re.S)
+        end = text.rstrip("\n").count("\n") + 1
+        words, number = (found[1], int(found[2])) if found else (str(error).removesuffix(" (at end of document)"), end)
+        what = text.split("\n")[number - 1].strip()[:60] if number <= text.count("\n") + 1 else ""
+        raise ValueError(f"{source}, line {number}: no TOML: {words}" + (f", in `{what}`" if what else "")) from None
+    except RecursionError:
+        depth = [line.count("[") + line.count("{") for line in text.split("\n")]
+        raise ValueError(f"{source}, line {depth.index(max(depth)) + 1}: nests too deeply") from None
+    except ValueError:  # Python's limit for digits
+        long = next((n for n, line in enumerate(text.split("\n"), 1) if re.search(r"[0-9_]{4300}", line)), 1)
+        raise ValueError(f"{source}, line {long}: a number has too many digits") from None
+
+
+def toml_value(name: str, value: object) -> str:
+    """The core's form of an option's value as TOML gives it: an integer, a float (or integer), true or false, or a text, by the
+    option's type. ValueError names the option, for an unknown one with the nearest name."""
+    if isinstance(value, dict):
+        raise ValueError(f"{name} is a table; options stand at the top of the file, one `name = value` each")
+    row = next((row for row in _bytegolf.option_table() if row["name"] == name), None)
+    if row is None:
+        near = _bytegolf.nearest_option(name)
+        raise ValueError(f"unknown option {name}" + (f"; did you mean {near}?" if near else ""))
+    kinds = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}[row["type"]]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and row["type"] != "bool"):
+        wanted = {"int": "an integer", "float": "a number", "bool": "true or false", "str": 'a text in quotes: "..."'}
+        raise ValueError(f"option {name} = {_shown(value)} is {_kind(value)}, not {wanted[row['type']]} ({row['doc']})")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"option {name} = {_shown(value)} is outside the integers of 64 bits ({row['doc']})")
+    return _core_form(name, value)
+
+
+def _kind(value: object) -> str:
+    words = {bool: "a truth value", int: "an integer", float: "a float", str: "a text", list: "an array"}
+    return words.get(type(value), "a date or time")
+
+
+def _shown(value: object) -> str:
+    text = value.isoformat() if hasattr(value, "isoformat") else json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _core_form(name: str, value: object) -> str:
+    """A value as the core's text form holds it, which escapes quotes and backslashes alone."""
+    if isinstance(value, str):
+        if "\n" in value or "\r" in value:
+            raise ValueError(f"option {name} = {_shown(value)} holds a line break")
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return json.dumps(value, default=str)
+
+
+def line_of(names: Sequence[object], text: str) -> int:
+    """The line of a TOML text that gives the last of these names its value, each looked for after the one before: tables, then
+    an option. As far as they are found; the first line otherwise."""
+    lines, at = text.split("\n"), 0
+    for name in names:
+        words = rf"\s*\[*\s*(['\"]?[^=\]]*['\"]?\.\s*)?['\"]?{re.escape(str(name))}['\"]?\s*([.=\]].*)?"
+        at = next((n for n in range(at, len(lines)) if re.fullmatch(words, lines[n].rstrip())), at)
+    return at + 1
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A UTF-8 file. ValueError names path and place of a byte that is not, OSError when it cannot be read."""
     text = Path(path).read_bytes()
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8 text") from None
+        line = text[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8 text (line {line})") from None
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, os.PathLike):
-        value = os.fspath(value)
+        return _core_form(name, str(value))  # as it is, blanks at its ends included
     if isinstance(value, str):
         return value
     return repr(value.item() if hasattr(value, "item") else value)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from bytegolf.errors import UserError
+from bytegolf.log_lines import parse
 
 NAME = "log.jsonl"
 _FLOCK = "hhqqi0q"  # struct flock of 64-bit Linux: type, whence, start, length, pid
@@ -118,14 +119,19 @@ def writer_lives(path: Path | str) -> bool | None:
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 
+class EmptyLog(ValueError):
+    """A file without any line of a run's log, such as one that is just being begun."""
+
+
 def read_log(path: Path | str) -> list[dict[str, Any]]:
     """The lines that count (see `counted`). A line cut short by a crash is skipped.
 
-    Raises ValueError for a file without any line, OSError when it cannot be read.
+    Raises EmptyLog for a file without any line, ValueError naming the line for a value of a wrong type, OSError when it cannot
+    be read.
     """
     kept = counted(_lines(Path(path)))
     if not kept:
-        raise ValueError(f"{path} holds no line of a run's log")
+        raise EmptyLog(f"{path} holds no line of a run's log")
     return kept
 
 
@@ -137,7 +143,7 @@ def counted(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     for line in lines:
         if line["kind"] == "start":
-            kept = [old for old in kept if old.get("step", 0) <= line.get("step", 0) and old["kind"] != "end"]
+            kept = [old for old in kept if (old.get("step") or 0) <= (line.get("step") or 0) and old["kind"] != "end"]
         kept.append(line)
     last = len(kept) - 1
     while last >= 0 and kept[last]["kind"] == "track":
@@ -147,19 +153,13 @@ def counted(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def parse(text: str | bytes) -> dict[str, Any] | None:
-    """One line of a log; None when it is not one."""
-    try:
-        line = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return None
-    return line if isinstance(line, dict) and isinstance(line.get("kind"), str) else None
-
-
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for text in file:
-            line = parse(text)
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            try:
+                line = parse(text)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
             if line is not None:
                 yield line
 

@@ -14,6 +14,7 @@ from typing import Any
 from bytegolf.extras import need
 
 NATS_PER_BIT = math.log(2)
+LARGEST = 1e100  # of a value; squares of larger ones leave float64
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,14 @@ def welch_test(
     m, other, spread = _moments(others)
     if sd is None or spread is None or sd == spread == 0:
         return _test("Welch", mean - other, None, 0, margin, confidence)
-    a, b = sd * sd / n, spread * spread / m
+    unit = max(sd, spread)  # df does not depend on it, and squares of tiny spreads do not become 0
+    a, b = (sd / unit) ** 2 / n, (spread / unit) ** 2 / m
     df = (a + b) ** 2 / (a * a / (n - 1) + b * b / (m - 1))
-    return _test("Welch", mean - other, math.sqrt(a + b), df, margin, confidence)
+    return _test("Welch", mean - other, unit * math.sqrt(a + b), df, margin, confidence)
 
 
 def _test(kind: str, difference: float, error: float | None, df: float, margin: float, confidence: float) -> Test:
-    if not error:
+    if not error or not math.isfinite(difference / error):
         return Test(kind, difference, margin)
     t = (difference + margin) / error
     low, high = _around(difference, _quantile(confidence, df) * error)
@@ -80,11 +82,14 @@ def _test(kind: str, difference: float, error: float | None, df: float, margin: 
 
 
 def _moments(values: Sequence[float]) -> tuple[int, float, float | None]:
-    """(n, mean, standard deviation over n - 1, or None for one value). ValueError for no value or one that is not finite."""
+    """(n, mean, standard deviation over n - 1, or None for one value). ValueError for no value or one that is not finite or too large."""
     if not values:
         raise ValueError("no value to average")
     if not all(math.isfinite(value) for value in values):
         raise ValueError(f"not every value is finite: {', '.join(map(str, values))}")
+    largest = max(values, key=abs)
+    if abs(largest) > LARGEST:
+        raise ValueError(f"{largest:g} is too large: statistics are of values of at most {LARGEST:g} in size")
     n, mean = len(values), math.fsum(values) / len(values)
     if n == 1:
         return n, mean, None

@@ -117,14 +117,14 @@ TEST(Loader, ResumeAndPrefetchGiveTheSameBatches) {
 TEST(Loader, FaultsOfTheBackgroundThreadReachTheCallerAtTheirPlace) {
   const auto path = std::filesystem::temp_directory_path() / ("bytegolf-loader-" + std::to_string(::getpid()) + ".bin");
   std::vector<int32_t> header(256);
-  header[0] = 20240520, header[1] = 1, header[2] = 100;
+  header[0] = 20240520, header[1] = 1, header[2] = 100, header[3] = 260;
   std::vector<uint16_t> ids(100, 7);
   ids[50] = 999;
   std::ofstream out(path, std::ios::binary);
   out.write(reinterpret_cast<const char*>(header.data()), 1024).write(reinterpret_cast<const char*>(ids.data()), 200);
   out.close();
   Loader loader(ShardSet::open(path.string(), kByte260), options(9, 9));  // pieces of 10 ids: piece 5 is bad
-  std::filesystem::remove(path);                                          // a mapped file stays readable
+  std::filesystem::remove(path);                                          // an open file stays readable
   for (int64_t step = 0; step < 5; ++step) EXPECT_EQ(loader.get(step, 0).x.size(), 9u);
   for (int again = 0; again < 2; ++again)
     EXPECT_THAT([&] { loader.get(5, 0); }, ThrowsMessage<FormatError>(HasSubstr("id 999 at offset 1124")));

@@ -37,6 +37,10 @@ class Shards : public ::testing::Test {
     return (folder_ / name).string();
   }
   std::string good(const std::string& name, const std::vector<uint16_t>& ids) {
+    return write(name, {20240520, 1, static_cast<int32_t>(ids.size()), 260}, ids);
+  }
+  // One whose header declares no vocabulary, as other programs write it.
+  std::string undeclared(const std::string& name, const std::vector<uint16_t>& ids) {
     return write(name, {20240520, 1, static_cast<int32_t>(ids.size())}, ids);
   }
   fs::path folder_;
@@ -112,7 +116,87 @@ TEST_F(Shards, DamagedHeadersAreRefusedWithPathAndOffset) {
   refuses(write("cut.bin", {20240520, 1, 4}, {4, 5, 6}), "should have 1032 bytes, but it has 1030");
   refuses(write("long.bin", {20240520, 1, 1}, {4, 5}), "should have 1026 bytes, but it has 1028");
   refuses(write("other.bin", {20240520, 1, 1, 256}, {4}), "vocabulary at offset 12 is 256 ids, but byte260 has 260");
-  EXPECT_EQ(ShardSet::open(write("same.bin", {20240520, 1, 1, 260}, {4}), kByte260)->size(), 1);
+  EXPECT_EQ(ShardSet::open(good("same.bin", {4}), kByte260)->size(), 1);
+}
+
+TEST_F(Shards, TruncatedInUseIsAnErrorThatNamesTheOffset) {
+  const std::string path = good("a.bin", std::vector<uint16_t>(5000, 7));
+  const auto s = ShardSet::open(path, kByte260);
+  fs::resize_file(path, 1024 + 2 * 3000);
+  EXPECT_EQ(read(*s, 0, 3000).size(), 3000u);
+  const auto why = AllOf(HasSubstr(path), HasSubstr("offset 7024"), HasSubstr("had 11024 bytes when it was opened"));
+  EXPECT_THAT([&] { read(*s, 2000, 2000); }, ThrowsMessage<FormatError>(why));
+  fs::resize_file(path, 0);
+  EXPECT_THAT([&] { read(*s, 10, 1); }, ThrowsMessage<FormatError>(HasSubstr("offset 1044")));
+}
+
+TEST_F(Shards, AFileThatIsRemovedOrReplacedIsReadOnAsItWas) {
+  const std::string path = good("a.bin", {4, 5, 6});
+  const auto s = ShardSet::open(path, kByte260);
+  fs::rename(good("new.bin", {7, 8, 9}), path);
+  EXPECT_EQ(read(*s, 0, 3), (std::vector<int32_t>{4, 5, 6}));
+  fs::remove(path);
+  EXPECT_EQ(read(*s, 0, 3), (std::vector<int32_t>{4, 5, 6}));
+}
+
+// A set of 300 shards holds fewer files than that open: shard 299 is opened for each read.
+TEST_F(Shards, AFileThatIsNotKeptOpenMustStayTheSame) {
+  std::vector<std::string> paths;
+  for (int i = 0; i < 300; ++i)
+    paths.push_back(good(std::to_string(1000 + i) + ".bin", {static_cast<uint16_t>(i % 260)}));
+  const auto s = ShardSet::open(folder_.string(), kByte260);
+  const auto open_files = [] {
+    return std::distance(fs::directory_iterator("/proc/self/fd"), fs::directory_iterator());
+  };
+  EXPECT_LT(open_files(), 290);
+  for (int i = 0; i < 300; ++i) EXPECT_EQ(read(*s, i, 1)[0], i % 260);
+  fs::rename(good("new.bin", {9}), paths[299]);
+  EXPECT_THAT([&] { read(*s, 299, 1); },
+              ThrowsMessage<FormatError>(AllOf(HasSubstr(paths[299]), HasSubstr("removed or replaced"))));
+  fs::remove(paths[298]);
+  EXPECT_THAT([&] { read(*s, 298, 1); }, ThrowsMessage<FormatError>(HasSubstr("removed or replaced")));
+}
+
+TEST_F(Shards, AnUndeclaredVocabularyIsRefusedWhereIdsTellAndNotedElsewhere) {
+  const std::string text = "Two lines of plain text,\nwith spaces between the words.\n";
+  std::vector<uint16_t> raw(text.begin(), text.end()), shifted{1};
+  for (const char c : text) shifted.push_back(static_cast<uint16_t>(c + 4));
+  const auto refuses = [](const std::string& path, const Vocab& vocab, const std::string& why) {
+    EXPECT_THAT([&] { ShardSet::open(path, vocab); },
+                ThrowsMessage<FormatError>(AllOf(HasSubstr(path), HasSubstr(why))));
+  };
+  const std::string of_256 = undeclared("raw.bin", raw), of_260 = undeclared("shifted.bin", shifted);
+  EXPECT_THAT(
+      ShardSet::open(of_256, kByte256)->notes(),
+      ::testing::ElementsAre("shard " + of_256 + " declares no vocabulary (0 at offset 12); taken for byte256"));
+  EXPECT_EQ(ShardSet::open(of_260, kByte260)->notes().size(), 1u);
+  EXPECT_THAT(ShardSet::open(good("good.bin", shifted), kByte260)->notes(), ::testing::IsEmpty());
+  refuses(of_256, kByte260, "are control characters, but 0 as byte256");
+  refuses(of_260, kByte256, "are control characters, but 0 as byte260");
+  refuses(undeclared("no_bos.bin", {'x', 'y', 'z'}), kByte260,
+          "none of its 3 ids is the bos 1 that opens every document");
+  refuses(undeclared("unknown.bin", {1, 101, 3}), kByte260, "id 3 at offset 1028");
+  refuses(undeclared("gpt2.bin", {50256, 464, 2068}), kByte260, "id 50256 at offset 1024 is outside");
+  refuses(undeclared("gpt2.bin", {50256, 464, 2068}), kByte256, "id 50256 at offset 1024 is outside");
+  std::vector<uint16_t> late(70000, 'x');  // bos may come late: after 65,536 ids and a long document's end
+  late[69000] = 1;
+  EXPECT_EQ(ShardSet::open(undeclared("late.bin", late), kByte260)->size(), 70000);
+  std::vector<uint16_t> any(256);  // no text in either family: nothing can be told
+  for (int i = 0; i < 256; ++i) any[static_cast<size_t>(i)] = static_cast<uint16_t>(i);
+  EXPECT_EQ(ShardSet::open(undeclared("any.bin", any), kByte256)->notes().size(), 1u);
+}
+
+TEST_F(Shards, WhatWasLookedForIsKnown) {
+  good("a_train_0.bin", {4});
+  good("a_val_0.bin", {4});
+  const std::string folder = folder_.string(), where[] = {folder, folder + "/a_*.bin", folder + "/[x].bin"};
+  const auto found = find_shards(std::span(where, 1), "val");
+  EXPECT_EQ(found[0].folder, folder);
+  EXPECT_TRUE(found[0].matches("b_val_1.bin") && !found[0].matches("a_train_0.bin"));
+  EXPECT_EQ(find_shards(std::span(where + 1, 1))[0].paths.size(), 2u);
+  good("[x].bin", {4});  // a file of a name that looks like a glob
+  const auto file = find_shards(std::span(where + 2, 1));
+  EXPECT_TRUE(file[0].is_file && file[0].matches("[x].bin") && !file[0].matches("x.bin"));
 }
 
 TEST_F(Shards, IdsOutsideTheVocabularyNeverLeaveTheShard) {

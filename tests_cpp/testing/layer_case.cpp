@@ -29,14 +29,18 @@ StackSpec small_stack() {
 
 std::string name_of(const LayerCase& c) {
   return words("D", c.stack.D, "H", c.stack.H, "G", c.stack.G, "d", c.stack.d, "F", c.stack.F, "block", c.block,
-               "window", c.stack.window_of(c.block), "xsa", c.stack.xsa(c.block), "B", c.B, "T", c.T);
+               "window", c.stack.window_of(c.block), "xsa", c.stack.xsa(c.block), "B", c.B, "T", c.T, "seen_together",
+               c.seen_together);
 }
 
 // A layer with random parameters, the plan of one pass, and inputs whose every element counts.
 class Bench {
  public:
   Bench(const LayerCase& c, const char* name, const Ctx& ctx, int64_t B, int64_t T, int visit = 0)
-      : ctx_(ctx), stack_(c.stack), first_(make_layer(name, stack_, {c.block, "blocks.0."})) {
+      : ctx_(ctx),
+        stack_(c.stack),
+        seen_together_(c.seen_together),
+        first_(make_layer(name, stack_, {c.block, "blocks.0."})) {
     first_->declare(params_);
     params_.param(scale_, "scale", {stack_.D}, Init::ones(), Group::scalar, Codec::other);
     params_.allocate(ctx, 0);
@@ -62,6 +66,8 @@ class Bench {
     plan_ = std::make_unique<Plan>(ctx_, purpose);
     const Shape rows{grid_.B, grid_.T, stack_.D};
     plan_->keep(grid_.rope, "rope", {grid_.T, stack_.rope_dims}, ctx_.full_dtype());
+    if (seen_together_ > 0) plan_->keep(grid_.first, "first", {grid_.B, grid_.T}, DType::i32);
+    if (seen_together_ > 0) plan_->keep(grid_.last, "last", {grid_.B, grid_.T}, DType::i32);
     plan_->keep(u_, "u", rows);
     plan_->keep(x_, "x", rows);
     plan_->keep(y_, "y", rows);
@@ -70,6 +76,16 @@ class Bench {
     layer().reserve(*plan_, {grid_.B, grid_.T});
     plan_->commit();
     rope_table(ctx_, 10000, 1 << 20, grid_.rope);
+    if (seen_together_ > 0) {
+      std::vector<int32_t> first, last;
+      for (int64_t i = 0; i < grid_.B * grid_.T; ++i) {
+        const int64_t run = i % grid_.T / seen_together_;
+        first.push_back(static_cast<int32_t>(run * seen_together_));
+        last.push_back(static_cast<int32_t>(std::min((run + 1) * seen_together_, grid_.T) - 1));
+      }
+      copy_bytes(ctx_, grid_.first.data(), ctx_.device, first.data(), Device::cpu, grid_.first.size_bytes());
+      copy_bytes(ctx_, grid_.last.data(), ctx_.device, last.data(), Device::cpu, grid_.last.size_bytes());
+    }
     put(u_, "u");
     put(x_, "x");
     put(dy_, "dy");
@@ -105,6 +121,7 @@ class Bench {
  private:
   Ctx ctx_;
   StackSpec stack_;
+  int64_t seen_together_;
   std::unique_ptr<Layer> first_, again_;
   ParamTable params_;
   Param scale_;
@@ -139,6 +156,9 @@ std::vector<LayerCase> layer_cases() {
   cases.back().stack.activation = Activation::parse("gelu", 0);
   cases.back().stack.xsa_last = 3;
   cases.push_back({small_stack(), 0, 1, 1});
+  cases.push_back({small_stack(), 2, 2, 8});
+  cases.back().stack.xsa_last = 1;
+  cases.back().seen_together = 3;
   return cases;
 }
 
@@ -230,7 +250,7 @@ void prove_layer_bits(const char* name) {
 void prove_layer_decoding(const char* name) {
   for (const LayerCase& c : layer_cases()) {
     SCOPED_TRACE(name_of(c));
-    if (c.T < 3) continue;  // nothing follows the prompt
+    if (c.T < 3 || c.seen_together > 0) continue;  // nothing follows the prompt, or what follows is seen before it
     const Ctx ctx = context(DType::f64, 1);
     Bench bench(c, name, ctx, 1, c.T);
     bench.plan(Purpose::infer);

@@ -16,8 +16,9 @@ struct LayerCase {
   StackSpec stack;
   int64_t block = 0;  // whose layer it is
   int64_t B = 2, T = 7;
+  int64_t seen_together = 0;  // > 0: positions see all of the run of so many that they stand in; 0: causal
 };
-/// Small stacks that make a layer take every branch: windows, XSA, grouped heads, activations, odd sizes.
+/// Small stacks that make a layer take every branch: windows, runs, XSA, grouped heads, activations, odd sizes.
 std::vector<LayerCase> layer_cases();
 
 /// Each proves its sentence for the layer of that name in every case.

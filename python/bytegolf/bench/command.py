@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from bytegolf.bench.whole import Asked, Row, raw_row, sliding, start
 from bytegolf.device import find_libraries, resolve
 from bytegolf.record import fingerprint
 from bytegolf.screen import console
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 # Rows and ids that one forward and backward takes: of training byte260-jepa; on the CPU what fits into seconds.
 SIZES = {"cpu": (2, 1024), "cuda": (12, 4096)}
@@ -143,8 +146,9 @@ def run_bench(
         console.print_json(found)
     elif kind == "cpu" and machine["load"] > 1.3 * machine["threads"]:
         console.stdout().print(
-            f"[yellow]The machine was busy (load {machine['load']:.1f} on {machine['cores']} cores): "
-            "trust the shares by CPU time.[/]"
+            f"The machine was busy (load {machine['load']:.1f} on {machine['cores']} cores): "
+            "trust the shares by CPU time.",
+            style="yellow",
         )
     return found
 
@@ -235,13 +239,13 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share else ""
 
 
-def _error(row: Row) -> str:
+def _error(row: Row) -> str | Text:
     error = "" if row["error"] is None else f"{row['error']:.0e}"
-    return error if row["ok"] else f"[red]{error} > {row['tolerance']:.0e}[/]"
+    return error if row["ok"] else console.text(f"{error} > {row['tolerance']:.0e}", "red")
 
 
 # Headings and cells of a group's table; a column that is empty in every row is left out.
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: dict[str, Callable[[Row], str | Text]] = {
     "median": lambda row: _ms(row["median_ms"]),
     "best": lambda row: _ms(row["best_ms"]),
     "spread": lambda row: f"{row['spread_percent']:.0f} %",

@@ -20,6 +20,7 @@ import fcntl
 import hashlib
 import lzma
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,34 +40,104 @@ OPTIONS = {
 PACKAGES = ("numpy", "pydantic", "cyclopts", "rich", "safetensors", "pybind11")
 HEADERS = {"zstd.h": "libzstd-dev", "hwy/highway.h": "libhwy-dev"}
 BUILT = ".built"  # written last into a folder that is ready
+# An archive may come from anybody: what one may take. The package's own: 1.4 MB, 350 files, 400,000 characters.
+ARCHIVE_LIMIT = 4_000_000  # characters of base85
+RAW_LIMIT = 32_000_000  # bytes unpacked
+MEMORY_LIMIT = 128_000_000  # bytes that LZMA may take for its dictionary
+TABLE_LIMIT = 2_000_000  # bytes of the table
+FILES_LIMIT = 10_000
+PATH_LIMIT = 200  # characters
+PIECE = 500_000  # characters that are decoded at a time, a multiple of base85's 5
+ROW = re.compile(rb"([0-9a-f]{64}) (0|[1-9][0-9]{0,8}) ([^\n]+)")
+NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
 def carried(archive: str, digest: str) -> dict[str, bytes]:
     """The files of an archive by path: LZMA in base85 of a table (sha256, bytes, path a line), an empty line, the contents.
 
-    ValueError naming what is wrong when the whole or any file is not what its hash says.
+    ValueError naming what is wrong when the whole or any file is not what its hash says, when a path could lead out of the
+    folder or to a file that another one names too, and when anything exceeds the limits above.
     """
-    try:
-        raw = lzma.decompress(base64.b85decode(archive))
-    except (ValueError, lzma.LZMAError) as error:
-        raise ValueError(f"the archive is damaged: {error}") from None
+    raw = decompressed(archive)
     if hashlib.sha256(raw).hexdigest() != digest:
         raise ValueError("the archive is damaged: its sha256 is not the one written above it")
-    table, _, rest = raw.partition(b"\n\n")
+    end = raw.find(b"\n\n", 0, TABLE_LIMIT)
+    if end < 0:
+        raise ValueError(f"the archive is damaged: no table of files ends within {TABLE_LIMIT:,} bytes")
+    rows, at = table(raw[:end]), end + 2
     files = {}
-    for line in table.decode().splitlines():
-        sha256, size, path = line.split(" ", 2)
-        data, rest = rest[: int(size)], rest[int(size) :]
-        if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise ValueError(f"the archive holds a path outside its folder: {path}")
-        if len(data) != int(size) or hashlib.sha256(data).hexdigest() != sha256:
+    for path, (sha256, size) in rows.items():
+        data = raw[at : at + size]
+        at += size
+        if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError(f"the archive is damaged: {path} is not what its sha256 says")
         files[path] = data
+    if at != len(raw):
+        raise ValueError(f"the archive is damaged: {len(raw) - at:,} bytes follow its last file")
     return files
 
 
+def decompressed(archive: str) -> bytes:
+    """What base85 and LZMA give, piece by piece and never more than RAW_LIMIT bytes; ValueError for anything but one whole stream."""
+    if len(archive) > ARCHIVE_LIMIT:
+        raise ValueError(f"the archive has {len(archive):,} characters; at most {ARCHIVE_LIMIT:,} are read")
+    stream = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY_LIMIT)
+    pieces, total = [], 0
+    for start in range(0, len(archive), PIECE):
+        try:
+            if stream.eof:
+                raise ValueError("something follows the end of the stream")
+            piece = stream.decompress(base64.b85decode(archive[start : start + PIECE]), RAW_LIMIT + 1 - total)
+        except (ValueError, lzma.LZMAError) as error:
+            raise ValueError(f"the archive is damaged: {error}") from None
+        total += len(piece)
+        if total > RAW_LIMIT:
+            raise ValueError(f"the archive holds more than {RAW_LIMIT:,} bytes, which is all that is unpacked")
+        pieces.append(piece)
+    if not stream.eof or stream.unused_data:
+        raise ValueError(
+            f"the archive is damaged: its stream {'has bytes after its end' if stream.eof else 'is cut off'}"
+        )
+    return b"".join(pieces)
+
+
+def table(text: bytes) -> dict[str, tuple[str, int]]:
+    """sha256 and bytes by path, in the table's order. ValueError for a line that is no such row, and for a path that is refused."""
+    rows: dict[str, tuple[str, int]] = {}
+    folders: set[str] = set()
+    seen: dict[str, str] = {}
+    for number, line in enumerate(text.split(b"\n"), 1):
+        row = ROW.fullmatch(line)
+        if row is None or number > FILES_LIMIT:
+            what = f"has more than {FILES_LIMIT:,} files" if row else f"line {number} of its table is no row"
+            raise ValueError(f"the archive is damaged: {what}")
+        path = row[3].decode("ascii", errors="backslashreplace")
+        parts = path.split("/")
+        if path.startswith("/") or ".." in parts:
+            raise ValueError(f"the archive holds a path outside its folder: {path!r}")
+        if len(path) > PATH_LIMIT or not all(NAME.fullmatch(part) and part != "." for part in parts):
+            raise ValueError(f"the archive holds a path that not every system can have: {path[:PATH_LIMIT]!r}")
+        # Where capitals do not count, two names may be one file; and a file cannot be a folder too.
+        low = path.lower()
+        if low in seen:
+            raise ValueError(f"the archive holds a path twice: {seen[low]} and {path}")
+        seen[low] = path
+        folders |= {"/".join(low.split("/")[:depth]) for depth in range(1, len(parts))}
+        rows[path] = row[1].decode(), int(row[2])
+    both = sorted(folders & seen.keys())
+    if both:
+        raise ValueError(f"the archive holds a path that is both a file and a folder: {seen[both[0]]}")
+    return rows
+
+
 def unpack(files: dict[str, bytes], folder: Path) -> None:
-    """Writes the files below `folder`, then reads all of them back."""
+    """Writes the files below `folder`, then reads all of them back. OSError for a link on the way, which may lead elsewhere."""
+    for path in files:
+        for step in (folder / path, *(folder / path).parents):
+            if step == folder:
+                break
+            if step.is_symlink():
+                raise OSError(f"{step} is a symbolic link; nothing is unpacked through one")
     for path, data in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +293,10 @@ def main(words: list[str]) -> None:
     except ValueError as error:
         sys.exit(f"train_gpt.py: {error}")
     if words[:1] == ["--unpack"] and len(words) == 2:
-        unpack(files, Path(words[1]))
+        try:
+            unpack(files, Path(words[1]))
+        except OSError as error:
+            sys.exit(f"train_gpt.py: {error}")
         return
     folder = ready(files, SHA256)
     run(folder, training(folder, words) if all("=" in word for word in words) else words)

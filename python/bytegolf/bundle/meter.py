@@ -9,6 +9,7 @@ from pathlib import Path
 LIMIT_BYTES = 16_000_000  # code + artifact, decimal
 LIMIT_S = 600.0  # of training, and again of evaluation
 RECORD_SEEDS = 3
+VAL_DOCUMENTS, VAL_BYTES = 50_000, 151_080_891  # the validation set: the first documents of docs_selected.jsonl
 RECORD_NATS = 0.005  # by which a record must beat the standing one, per scored id
 
 

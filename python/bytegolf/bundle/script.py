@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import functools
 import hashlib
+import itertools
 import lzma
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from bytegolf.bundle import bootstrap
+from bytegolf.bundle.meter import LIMIT_BYTES
 from bytegolf.config import Config
 from bytegolf.device import DTYPES
 
@@ -23,6 +25,9 @@ SUFFIXES = {".h", ".cpp", ".def", ".cu", ".cuh", ".py"}
 LEFT_OUT = ("bench", "checks", "compare", "data", "demo", "submission", "sweep", "watch")
 # Options that a run chooses for itself; all others must agree between the seeds of a submission.
 OWN = ("seed", "train_data", "val_data", "device", "track")
+# The lines that `assemble` fills; a reader finds them by these bytes and parses nothing else of a foreign file.
+_CONFIG, _SHA256, _ARCHIVE = b"\nCONFIG = ", b"\nSHA256 = ", b"\nARCHIVE = "
+_VALUES = re.compile(_SHA256 + rb'"([0-9a-f]{64})"' + _ARCHIVE + rb'"([!-~]*)"(?=\n)')
 # Literal context bits suit text; the archive has its own hashes, so LZMA's are left out.
 _FILTERS = [
     {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24, "lc": 4, "lp": 0, "pb": 0}
@@ -31,10 +36,24 @@ _FILTERS = [
 
 @dataclass(frozen=True)
 class Script:
-    """What a train_gpt.py holds: its options as TOML, and its files by path."""
+    """What a train_gpt.py holds: its options as TOML, its files by path, their archive's sha256, and the program around them as it
+    is without them."""
 
     config: str
     files: dict[str, bytes]
+    sha256: str
+    program: bytes
+
+    @property
+    def foreign_line(self) -> int | None:
+        """The first line of the program that the carried sources do not have, from 1; None when it is theirs."""
+        for path, data in self.files.items():
+            if path.rpartition("/")[2] == "bootstrap.py":
+                if data == self.program:
+                    return None
+                pairs = itertools.zip_longest(self.program.split(b"\n"), data.split(b"\n"))
+                return next(number for number, (one, other) in enumerate(pairs, 1) if one != other)
+        return 1
 
 
 def recipe(config: Config) -> str:
@@ -113,21 +132,37 @@ def _archive(files: tuple[tuple[str, bytes], ...]) -> tuple[str, str]:
     return base64.b85encode(packed).decode("ascii"), hashlib.sha256(raw).hexdigest()
 
 
+def load(path: Path) -> Script:
+    """The train_gpt.py at `path`, taken apart as by `read`. A file over the challenge's limit is not even read."""
+    size = path.stat().st_size
+    if size > LIMIT_BYTES:
+        raise ValueError(f"{path}: {size:,} bytes are over the limit of {LIMIT_BYTES:,}")
+    return read(path.read_bytes(), str(path))
+
+
 @functools.lru_cache(maxsize=2)
 def read(text: bytes, where: str) -> Script:
-    """Takes a train_gpt.py apart without running it. ValueError naming `where` for anything else, or a damaged one."""
+    """Takes a train_gpt.py apart by its text, without running or parsing it. ValueError naming `where` for anything else, or a
+    damaged one."""
+    start, end = text.find(_CONFIG), text.find(_SHA256)
+    found = _VALUES.match(text, end) if 0 <= start < end else None
+    if found is None:
+        raise ValueError(f"{where}: holds no lines CONFIG, SHA256 and ARCHIVE as bytegolf writes them")
+    for name in (_CONFIG, _SHA256, _ARCHIVE):
+        if text.count(name) != 1:
+            raise ValueError(
+                f"{where}: gives{name.decode().rstrip(' =').replace(chr(10), ' ')} {text.count(name)} times"
+            )
+    if b"\0" in text:
+        raise ValueError(f"{where}: holds a NUL byte at {text.index(bytes(1))}")
+    config = text[start + len(_CONFIG) : end]
+    quotes = b"'''"
+    if not (config.startswith(quotes) and config.endswith(quotes)) or quotes in config[3:-3] or b"\\" in config:
+        raise ValueError(f"{where}: CONFIG is not one text between three quotes")
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{where}: no Python: {error}") from None
-    constants: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            constants |= {target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)}
-    if not {"CONFIG", "SHA256", "ARCHIVE"} <= constants.keys():
-        raise ValueError(f"{where}: holds no CONFIG, SHA256 and ARCHIVE")
-    try:
-        files = bootstrap.carried(constants["ARCHIVE"], constants["SHA256"])
+        files = bootstrap.carried(found[2].decode("ascii"), found[1].decode())
+        options = config[3:-3].decode("utf-8")
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return Script(constants["CONFIG"], files)
+    head = text[: start + len(_CONFIG)] + b'""' + _SHA256 + b'""' + _ARCHIVE + b'""' + text[found.end() :]
+    return Script(options, files, found[1].decode(), head)

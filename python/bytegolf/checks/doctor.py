@@ -92,7 +92,7 @@ def gemm_libraries() -> list[dict[str, Any]]:
 def show(found: dict[str, Any]) -> None:
     """Prints the findings of `examine` as a table."""
     rows = console.table("part", "state", "details")
-    yes, no = "[green]live[/]", "[yellow]off[/]"
+    yes, no = console.text("live", "green"), console.text("off", "yellow")
     about, cpu, memory = found["bytegolf"], found["cpu"], found["memory"]
     rows.add_row("bytegolf", yes, f"{about['version']}, commit {about['commit'] or 'unknown'}")
     rows.add_row("cpu", yes, f"{cpu['model']}; {cpu['cores']} cores; {' '.join(cpu['features'])}")
@@ -119,6 +119,6 @@ def show(found: dict[str, Any]) -> None:
         rows.add_row(f"cuda: {library['name']}", no if library["problem"] else yes, library["problem"] or version)
     for package in found["packages"]:
         live = package["version"] is not None
-        hint = package["version"] if live else f"pip install 'bytegolf\\[{package['extra']}]'"
+        hint = package["version"] if live else f"pip install 'bytegolf[{package['extra']}]'"
         rows.add_row(package["name"], yes if live else no, f"{hint}; for {package['for']}")
     console.stdout().print(rows)

@@ -320,10 +320,10 @@ def _show(results: dict[str, list[Check]], dtype: str, device: str) -> None:
     table = console.table(*names, title=title, right=names[2:4])
     for path, checks in results.items():
         for i, check in enumerate(checks):
-            verdict = "[green]ok[/]" if check.passed else "[red]MISSED[/]"
+            verdict = console.text("ok", "green") if check.passed else console.text("MISSED", "red")
             allowed = "" if check.tolerance is None else f"{check.tolerance:.1e}"
             if check.tolerance is None and check.passed:
-                verdict = "shown"
+                verdict = console.text("shown")
             name = Path(path).stem if i == 0 else ""
             table.add_row(name, check.quantity, f"{check.error:.1e}", allowed, verdict, check.where)
         table.add_section()

@@ -5,13 +5,17 @@ Verbs import what they need when they run, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import io
 import sys
+import warnings
+from typing import TextIO
 
 from cyclopts import App, CycloptsError
 
 from bytegolf._bytegolf import FormatError, NumericsError, __version__
 from bytegolf.cli import data, machine, model, submission, sweep, train, watch
 from bytegolf.errors import Stopped, UserError
+from bytegolf.screen.visible import line
 
 app = App(
     name="bytegolf",
@@ -28,8 +32,10 @@ for part in (train, model, machine, sweep, submission, watch):
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs one command and leaves with its status (0 done, 1 missed, 2 user's mistake, 130 interrupted)."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    _replace_what_cannot_be_written()
     traceback = "--traceback" in tokens
     tokens = [t for t in tokens if t != "--traceback"]
+    warnings.showwarning = _warn
     try:
         status = _run(tokens or ["--help"])
     except KeyboardInterrupt:
@@ -56,6 +62,25 @@ def _run(tokens: list[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One line for the user, without the place in the sources."""
+    sys.stderr.write("bytegolf: warning: " + " ".join(str(message).split()) + "\n")
+
+
 def _refuse(message: str, status: int) -> int:
-    sys.stderr.write("bytegolf: " + " ".join(message.split()) + "\n")
+    sys.stderr.write(f"bytegolf: {line(message)}\n")
     return status
+
+
+def _replace_what_cannot_be_written() -> None:
+    """Where standard output or error is ASCII, say, a letter that it lacks becomes ? instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from bytegolf.cli.words import Json
 from bytegolf.errors import UserError
 
-app = App(name="data", help="Make, fetch and describe shards of ids.", help_format="markdown")
+app = App(name="data", help="Make, fetch, describe and verify shards of ids.", help_format="markdown")
 Family = Literal["byte260", "byte256"]
 Many = Parameter(consume_multiple=True, negative="")
 
@@ -234,3 +234,32 @@ def stats(
         console.print_json(asdict(found))
     else:
         console.stdout().print(stats_table(found))
+
+
+@app.command
+def verify(
+    folder: Path,
+    /,
+    *,
+    as_json: Json = False,
+) -> int:
+    """Compare every byte of a prepared folder with its manifests: shards that are missing, foreign, exchanged or changed.
+
+    Ends with status 0 when all is as it was prepared, else 1.
+
+    Parameters
+    ----------
+    folder
+        Folder that `data prepare` has made.
+    """
+    from dataclasses import asdict
+
+    from bytegolf.data.verify import verify_folder, verify_table
+    from bytegolf.screen import console
+
+    found = verify_folder(folder, console.say)
+    if as_json:
+        console.print_json([asdict(finding) for finding in found])
+    else:
+        console.stdout().print(verify_table(folder, found))
+    return 1 if any(finding.fault for finding in found) else 0

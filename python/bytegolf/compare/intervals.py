@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bytegolf.pictures.curves import BLUE, GRID, INK, ORANGE, save, style
+from bytegolf.pictures.curves import BLUE, GRID, INK, ORANGE, save, shown_name, style
 from bytegolf.stats import Summary
 
 
@@ -45,8 +45,8 @@ def _draw(rows: Sequence[Row], lines: Sequence[Line], unit: str, caption: str, p
             axes.plot([row.summary.low, row.summary.high], [y, y], color=BLUE, alpha=0.5, linewidth=3)
         axes.plot(row.summary.mean, y, "|", color=INK, markersize=14, markeredgewidth=2)
     for line, dashes in zip(lines, ("-", "--", ":"), strict=False):
-        axes.axvline(line.value, color=ORANGE, linestyle=dashes, linewidth=1.2, label=line.label)
-    axes.set_yticks(range(len(rows)), [f"{row.name}  (n = {row.summary.n})" for row in rows])
+        axes.axvline(line.value, color=ORANGE, linestyle=dashes, linewidth=1.2, label=shown_name(line.label))
+    axes.set_yticks(range(len(rows)), [shown_name(f"{row.name}  (n = {row.summary.n})") for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.ticklabel_format(axis="x", useOffset=False)

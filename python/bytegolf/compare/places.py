@@ -44,10 +44,26 @@ def places(paths: Iterable[Path]) -> list[LoggedRun]:
             found += [LoggedRun(file.parent.name, file) for file in inside]
         else:
             file = path if path.is_file() or path.suffix == ".jsonl" else path / log.NAME
-            name = file.parent.resolve().name if file.name == log.NAME else file.stem
-            found.append(LoggedRun(name, file))
-    unique = {place.log.resolve(): place for place in found}
+            found.append(LoggedRun(place_name(file), file))
+    unique: dict[object, LoggedRun] = {}
+    for place in found:
+        unique.setdefault(identity(place.log), place)
     return _with_distinct_names(list(unique.values()))
+
+
+def place_name(path: Path) -> str:
+    """What a run is called: its folder's name, of a log with a name of its own that name."""
+    real = path.resolve()
+    return real.parent.name if path.name == log.NAME else real.name if path.is_dir() else path.stem
+
+
+def identity(path: Path) -> object:
+    """Equal for the same file under any name: device and inode, or its real path while there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return path.resolve()
+    return facts.st_dev, facts.st_ino
 
 
 def _of_sweep(folder: Path) -> list[LoggedRun]:
@@ -55,7 +71,7 @@ def _of_sweep(folder: Path) -> list[LoggedRun]:
 
     rows = read_results(folder)
     return [
-        LoggedRun(str(row["folder"]), folder / str(row["folder"]) / log.NAME, str(row["group"]), int(row["seed"]))
+        LoggedRun(row["folder"], folder / row["folder"] / log.NAME, row["group"], row["seed"])
         for row in rows
         if row.get("folder") is not None and row.get("seed") is not None
     ]
@@ -81,3 +97,19 @@ def names_of_groups(configs: Sequence[dict[str, Any]]) -> list[str]:
     options = {name for config in configs for name in config} - IRRELEVANT
     differing = [name for name in sorted(options) if len({str(config.get(name)) for config in configs}) > 1]
     return [" ".join(f"{name}={config.get(name)}" for name in differing) or "runs" for config in configs]
+
+
+def val_word(val_sha256: str | None) -> str:
+    """A short name of validation ids."""
+    return "unknown" if val_sha256 is None else f"val {val_sha256[:8]}"
+
+
+def split_by_validation(names: Sequence[str], val_sha256: Sequence[str | None]) -> list[str]:
+    """The names of groups, with that of the validation ids after each where runs of a group are known to differ in them."""
+    known: dict[str, set[str]] = {}
+    for name, val in zip(names, val_sha256, strict=True):
+        known.setdefault(name, set()).update([val] if val else [])
+    return [
+        f"{name} ({val_word(val)})" if len(known[name]) > 1 else name
+        for name, val in zip(names, val_sha256, strict=True)
+    ]

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from bytegolf._bytegolf import FormatError
-from bytegolf.compare.places import LoggedRun, names_of_groups, places
+from bytegolf.bundle.meter import sha256
+from bytegolf.compare.places import LoggedRun, names_of_groups, places, split_by_validation
 from bytegolf.errors import UserError
 from bytegolf.inspect import group_of, inspect_artifact
 from bytegolf.log import read_log
-from bytegolf.pictures.curves import COLORS, FAINT, GRID, INK, save, series, shown, smoothed, speed, style
+from bytegolf.pictures.curves import COLORS, FAINT, GRID, INK, save, series, shown, shown_name, smoothed, speed, style
 from bytegolf.screen import console
 
 Against = Literal["bytes", "steps", "seconds"]
@@ -67,6 +68,7 @@ def plot_command(
 def load(paths: Sequence[Path], against: Against) -> list[Drawn]:
     """The runs that have made a step; of others one line on the terminal. UserError when none has, or a path holds no run."""
     found: list[tuple[LoggedRun, list[dict[str, Any]]]] = []
+    copies: dict[str, LoggedRun] = {}
     for place in places(paths):
         if not place.log.exists():
             if place.group is None:
@@ -74,6 +76,10 @@ def load(paths: Sequence[Path], against: Against) -> list[Drawn]:
             lines = []
         else:
             lines = read_log(place.log)
+            first = copies.setdefault(sha256(place.log), place)
+            if first is not place:
+                console.say(f"drawn once: {place.name} is a copy of {first.name}")
+                continue
         if any(line["kind"] == "step" for line in lines):
             found.append((place, lines))
         else:
@@ -94,7 +100,14 @@ def _groups(found: Sequence[tuple[LoggedRun, list[dict[str, Any]]]]) -> list[str
     for i, name in zip(alone, made, strict=True):
         single = made.count(name) == 1
         names[i] = found[i][0].name if single else f"{made.count(name)} runs" if name == "runs" else name
-    return [str(name) for name in names]
+    # A mean is of runs that were scored on the same data.
+    ids = [
+        (lines[-1].get("made") or {}).get("val_sha256") if lines[-1]["kind"] == "end" else None for _, lines in found
+    ]
+    split = split_by_validation([str(name) for name in names], ids)
+    if split != names:
+        console.say("runs of a group that were scored on different validation data are drawn as groups of their own")
+    return split
 
 
 def _sweep_name(place: LoggedRun) -> str:
@@ -160,7 +173,7 @@ def draw(runs: Sequence[Drawn], pictures: Sequence[Path], what: Sequence[str], a
             axes.grid(True, axis="x" if name == "bits" else "both", color=GRID, linewidth=0.8)
             if name != "bits":
                 _along(axes, runs, against)
-        figure.suptitle(title or _title(runs), x=0.01, ha="left", color=INK, fontweight="bold", fontsize=12)
+        figure.suptitle(shown_name(title or _title(runs)), x=0.01, ha="left", color=INK, fontweight="bold", fontsize=12)
         _legend(figure, runs, colors, what)
         for picture in pictures:
             save(figure, picture, "--output")
@@ -187,9 +200,9 @@ def _legend(figure: Any, runs: Sequence[Drawn], colors: Colors, what: Sequence[s
     if len(colors) > 1 or len(runs) > 1:
         for name, (color, dashes) in colors.items():
             count = sum(run.group == name for run in runs)
-            label = f"{name} (n = {count})" if count > 1 and not name.endswith(" runs") else name
+            words = f"{name} (n = {count})" if count > 1 and not name.endswith(" runs") else name
             look: dict[str, Any] = {"color": color, "linestyle": dashes, "linewidth": 2}
-            entries.append(Line2D([], [], label=label, **look))
+            entries.append(Line2D([], [], label=shown_name(words), **look))
     if "bpb" in what:
         marks: dict[str, Any] = {"color": FAINT, "markeredgecolor": INK, "markerfacecolor": "white"}
         if any(run.val for run in runs):
@@ -314,7 +327,7 @@ def _bits_panel(axes: Any, runs: Sequence[Drawn], colors: Colors) -> None:
         if ends[name] and (len(of_groups) == 1 or (name == WHOLE and len(of_groups) <= 6)):
             words = ", ".join(f"{value:.2f}" for value in ends[name])
             axes.text(max(ends[name]), row, f" {words}", va="center", fontsize=7.5, color=INK)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks(range(len(names)), [shown_name(name) for name in names], fontsize=8)
     axes.set_ylim(max(len(names), 4) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.margins(x=0.12)

@@ -6,17 +6,17 @@ What single runs leave in their folders is run/report.py's; the formulas are in 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bytegolf import log
-from bytegolf.compare.places import names_of_groups
+from bytegolf.compare.places import val_word
+from bytegolf.compare.runs import RunGroup, collect
 from bytegolf.errors import UserError
 from bytegolf.screen import console
-from bytegolf.stats import NATS_PER_BIT, Summary, Test, summarise, t_test, welch_test
-from bytegolf.sweep.results import CSV, JSONL, read_results
+from bytegolf.stats import LARGEST, NATS_PER_BIT, Summary, Test, summarise, t_test, welch_test
 
 Unit = Literal["bpb", "nats"]
 WhichScore = Literal["sliding", "whole", "raw", "unquantised"]
@@ -26,16 +26,6 @@ _WORDS = {
     "raw": "the last weights, whole chunks",
     "unquantised": "the chosen weights before quantisation, whole chunks",
 }
-
-
-@dataclass
-class RunGroup:
-    """Bits per byte of the runs that differ in their seed only; `left_out` counts those without a score."""
-
-    name: str
-    values: list[float] = field(default_factory=list)
-    seeds: list[int | None] = field(default_factory=list)
-    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,13 +60,19 @@ def report_command(asked: Asked, as_json: bool) -> None:
     what, threshold, confidence, score = asked.what, asked.threshold, asked.confidence, asked.score
     if not 0 < confidence < 1:
         raise UserError(f"--confidence {confidence} is not between 0 and 1")
-    if not (math.isfinite(threshold) and threshold >= 0):
+    if not 0 <= threshold <= LARGEST:
         raise UserError(f"--threshold {threshold} must be a number of nats, at least 0")
     per_bit = NATS_PER_BIT if asked.unit == "nats" else 1.0
-    groups = [*collect(what, score), *_given(asked.values, per_bit)]
+    groups, notes = collect(what, score)
+    groups += _given(asked.values, per_bit)
     if not groups:
         raise UserError("name sweep folders or run folders, or give --values a,b,c")
+    twice = [name for name, count in Counter(group.name for group in groups).items() if count > 1]
+    if twice:
+        raise UserError(f"group {twice[0]} is given twice; name another with --values NAME=a,b,c")
     kept = [group for group in groups if group.values]
+    for note in notes:
+        console.say(note)
     for group in groups:
         if group.left_out:
             count = f"{group.left_out} of {group.left_out + len(group.values)} runs"
@@ -84,79 +80,18 @@ def report_command(asked: Asked, as_json: bool) -> None:
     if not kept:
         raise UserError("no run with a score yet")
     against = _baseline(asked.baseline, kept, per_bit)
+    if isinstance(against, RunGroup):
+        _same_validation(against, kept)
     margin = threshold / NATS_PER_BIT
     compared = [_compare(group, against, margin, confidence) for group in kept]
     if as_json:
-        console.print_json(_as_dict(compared, groups, against, threshold, confidence, score if what else None))
+        found = _as_dict(compared, groups, against, threshold, confidence, score if what else None)
+        console.print_json(found | {"notes": notes})
     else:
         _show(compared, against, threshold, confidence, score if what else None)
     if asked.plot is not None:
         _plot(compared, against, threshold, confidence, asked.unit, asked.plot)
         console.say(f"plot: {asked.plot}")
-
-
-def collect(what: Sequence[Path], score: WhichScore) -> list[RunGroup]:
-    """The groups that folders hold: those of sweeps by name, other runs by equal options.
-
-    With several sweeps each name is FOLDER/GROUP.
-    """
-    groups: dict[str, RunGroup] = {}
-    sweeps = [path for path in what if _is_sweep(path)]
-    alone = [path for path in what if path not in sweeps]
-    for path in sweeps:
-        folder = path if path.is_dir() else path.parent
-        for row in read_results(path):
-            name = f"{folder.resolve().name}/{row['group']}" if len(sweeps) > 1 else str(row["group"])
-            figure = row.get(f"bpb_{score}") if row["status"] == "done" else None
-            _add(groups, name, _number(figure, path, score), row.get("seed"))
-    runs = [(path, *_read_run(path, score)) for path in alone]
-    for path, name, (_, value, config) in zip(
-        alone, names_of_groups([config for _, _, config in runs]), runs, strict=True
-    ):
-        _add(groups, name or path.resolve().name, value, config.get("seed"))
-    return list(groups.values())
-
-
-def _is_sweep(path: Path) -> bool:
-    if path.is_dir():
-        return (path / JSONL).exists() or (path / CSV).exists()
-    return path.is_file() and path.suffix in (".csv", ".jsonl") and path.name != log.NAME
-
-
-def _add(groups: dict[str, RunGroup], name: str, value: float | None, seed: Any) -> None:
-    group = groups.setdefault(name, RunGroup(name))
-    if value is None:
-        group.left_out += 1
-    else:
-        group.values.append(value)
-        group.seeds.append(None if seed is None else int(seed))
-
-
-def _number(cell: Any, path: Path, score: WhichScore) -> float | None:
-    try:
-        return None if cell is None else float(cell)
-    except (TypeError, ValueError):
-        raise UserError(f"{path}: bpb_{score} = {cell} is not a number") from None
-
-
-def _read_run(path: Path, score: WhichScore) -> tuple[float | None, dict[str, Any]]:
-    """(bits per byte, or None while unfinished; options) of a run folder."""
-    lines = log.read_log(_log_of(path))
-    start = next((line for line in lines if line["kind"] == "start"), {})
-    end = lines[-1]
-    found = end.get(score) if end["kind"] == "end" and end.get("reason") == "done" else None
-    value = found.get("bpb") if isinstance(found, dict) else None
-    config = start.get("config")
-    return _number(value, path, score), config if isinstance(config, dict) else {}
-
-
-def _log_of(path: Path) -> Path:
-    if path.is_file() and path.name == log.NAME:
-        return path
-    if (path / log.NAME).is_file():
-        return path / log.NAME
-    why = "holds neither results.jsonl nor log.jsonl" if path.is_dir() else "does not exist"
-    raise UserError(f"{path} {why}: name the folder of a sweep or of a run")
 
 
 def _given(values: Sequence[str], per_bit: float) -> Iterable[RunGroup]:
@@ -177,6 +112,8 @@ def _float(word: str, what: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise UserError(f"{what} is not a number")
+    if abs(value) > LARGEST:
+        raise UserError(f"{what} is too large: at most {LARGEST:g} in size")
     return value
 
 
@@ -189,9 +126,20 @@ def _baseline(word: str | None, groups: Sequence[RunGroup], per_bit: float) -> f
             return group
     known = ", ".join(group.name for group in groups)
     try:
-        return _float(word, "") / per_bit
-    except UserError:
+        float(word)
+    except ValueError:
         raise UserError(f"--baseline {word} is neither a number nor a group with a score ({known})") from None
+    return _float(word, f"--baseline {word}") / per_bit
+
+
+def _same_validation(baseline: RunGroup, groups: Sequence[RunGroup]) -> None:
+    """UserError when a group was scored on other ids than the baseline, as far as both are known."""
+    for group in groups:
+        if group.val_sha256 and baseline.val_sha256 and group.val_sha256 != baseline.val_sha256:
+            raise UserError(
+                f"--baseline {baseline.name}: it was scored on other validation data ({val_word(baseline.val_sha256)}) "
+                f"than group {group.name} ({val_word(group.val_sha256)})"
+            )
 
 
 def _compare(group: RunGroup, against: float | RunGroup | None, margin: float, confidence: float) -> Comparison:
@@ -225,7 +173,13 @@ def _as_dict(
 
     def row(one: Comparison) -> dict[str, Any]:
         s = one.summary
-        facts = {"group": one.group.name, "n": s.n, "seeds": one.group.seeds, "left_out": one.group.left_out}
+        facts: dict[str, Any] = {
+            "group": one.group.name,
+            "n": s.n,
+            "seeds": one.group.seeds,
+            "left_out": one.group.left_out,
+        }
+        facts["val_sha256"] = one.group.val_sha256
         sizes = {"mean": s.mean, "sd": s.sd, "low": s.low, "high": s.high}
         figures = {"values_bpb": one.group.values, **_both(sizes)}
         return {**facts, **figures, "test": test(one.plain), "threshold_test": test(one.beyond)}

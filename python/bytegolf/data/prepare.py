@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bytegolf.data.shards import Counts, Document, ShardWriter
+from bytegolf.data.shards import Counts, Document, ShardWriter, commit
 from bytegolf.data.sources import documents_of, files_of
 
 __all__ = ["EXPECTED", "PrepareOptions", "PrepareResult", "prepare", "prepare_table"]
@@ -104,9 +104,8 @@ def prepare(options: PrepareOptions, console: Console | None = None) -> PrepareR
         for split, writer in writers.items():
             if not writer.counts.documents:
                 raise ValueError(f"no documents for the {split} shards ({writer.counts.empty} empty ones skipped)")
-        for writer in writers.values():
-            writer.finish()  # all that may fail comes before the first shard is put in place
-        counts = {split: writer.commit() for split, writer in writers.items()}
+        commit(list(writers.values()))
+        counts = {split: writer.counts for split, writer in writers.items()}
     return PrepareResult(counts, Path(o.output), time.monotonic() - started)
 
 

@@ -75,9 +75,7 @@ def sp_documents(shards: list[Path], model: str | os.PathLike[str]) -> Iterator[
     document: list[bytes] | None = None
     unknown = 0
     for path in shards:
-        ids = _mapped(path)
-        for at in range(0, len(ids), CHUNK_IDS):
-            chunk = np.asarray(ids[at : at + CHUNK_IDS])
+        for at, chunk in _chunks(path):
             if int(chunk.max()) >= len(table.pieces):
                 bad = int(np.argmax(chunk >= len(table.pieces)))
                 offset = SHARD_HEADER_BYTES + 2 * (at + bad)
@@ -110,7 +108,8 @@ def _joined(parts: list[bytes], table: PieceTable) -> bytes:
     return text[1:] if table.dummy_prefix and text.startswith(b" ") else text
 
 
-def _mapped(path: Path) -> NDArray[np.uint16]:
+def _chunks(path: Path) -> Iterator[tuple[int, NDArray[np.uint16]]]:
+    """The ids of a shard in pieces, each with the number of its first. Read, not mapped: a file may be truncated in use."""
     size = path.stat().st_size
     if size < SHARD_HEADER_BYTES:
         raise FormatError(f"shard {path}: has {size} bytes, fewer than the header's {SHARD_HEADER_BYTES}")
@@ -126,4 +125,14 @@ def _mapped(path: Path) -> NDArray[np.uint16]:
         raise FormatError(
             f"shard {path}: count of ids at offset 8 is {header[2]}, so the file should have {expected} bytes, but it has {size}"
         )
-    return np.memmap(path, dtype="<u2", mode="r", offset=SHARD_HEADER_BYTES)
+    count = int(header[2])
+    with open(path, "rb") as file:
+        file.seek(SHARD_HEADER_BYTES)
+        for at in range(0, count, CHUNK_IDS):
+            data = file.read(2 * min(CHUNK_IDS, count - at))
+            if len(data) != 2 * min(CHUNK_IDS, count - at):
+                raise FormatError(
+                    f"shard {path}: ends at offset {SHARD_HEADER_BYTES + 2 * at + len(data)} though it had {size} bytes "
+                    "when it was opened: it was truncated in use"
+                )
+            yield at, np.frombuffer(data, dtype="<u2")

@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytegolf._bytegolf import SHARD_HEADER_BYTES, SHARD_MAGIC, SHARD_VERSION, ShardSet, vocab
+from bytegolf.data.folder import Claim, Move, naming, place, recover
+from bytegolf.manifest import JOURNAL, SUFFIX
 
-__all__ = ["Counts", "ShardWriter", "read_documents", "read_ids", "read_text", "write_shards"]
+__all__ = [
+    "Counts",
+    "ShardWriter",
+    "check_hashes",
+    "commit",
+    "read_documents",
+    "read_ids",
+    "read_text",
+    "write_shards",
+]
 
 Document = bytes | bytearray | memoryview
 PIECE_BYTES = 1 << 20  # text converted at a time: memory stays bounded whatever a document's length
@@ -44,11 +56,13 @@ class ShardWriter:
     """Writes documents to ``folder/PREFIX_000000.bin`` ... of ``shard_ids`` ids each (the last one shorter), and
     ``PREFIX_manifest.json``. Documents continue across a shard's end, as in the published data.
 
-    Everything is written under a temporary folder and renamed by ``commit()``; until then, and after an exception or
-    Ctrl-C inside a ``with``, the folder holds what it held before. Equal input gives equal bytes.
+    Everything is written under a temporary folder and renamed by ``commit()``, all or nothing; until then, and after an
+    exception or Ctrl-C inside a ``with``, the folder holds what it held before. From construction to ``commit()`` or ``abort()``
+    no other process may write shards into the folder. What a process that was killed inside ``commit()`` has begun is
+    finished first. Equal input gives equal bytes.
 
-    ValueError: shards of that prefix exist and ``overwrite`` is false, or the family is unknown. OSError: the disk
-    refused; the message names the file.
+    ValueError: another process writes into the folder, shards of that prefix exist and ``overwrite`` is false, or the
+    family is unknown. OSError: the disk refused; the message names the file.
     """
 
     def __init__(
@@ -67,22 +81,31 @@ class ShardWriter:
         self.vocab = vocab(family)
         self.folder, self.prefix, self.shard_ids, self.source = Path(folder), prefix, shard_ids, source
         self.counts = Counts()
-        self._old = sorted(self.folder.glob(f"{prefix}_[0-9]*.bin"))
-        if self._old and not overwrite:
-            raise ValueError(
-                f"{self.folder} already holds {self._old[0].name}; ask for overwriting or name another folder"
-            )
+        self._manifest = prefix + SUFFIX
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise ValueError(f"{self.folder} is a file, but shards need a folder") from None
-        self._sweep()
-        self._temporary = Path(tempfile.mkdtemp(prefix=f".{prefix}-{os.getpid()}-", dir=self.folder))
+        self._claim = Claim(self.folder, prefix)
+        try:
+            finished = recover(self.folder)
+            if self._claim.locked:
+                self._sweep()
+            self._before = self._present()
+            old = [name for name in self._before if name != self._manifest]
+            if old and not overwrite:
+                holds = f"now holds what an interrupted `data prepare` had finished ({finished[0]})" if finished else ""
+                raise ValueError(
+                    f"{self.folder} {holds or f'already holds {old[0]}'}; ask for overwriting or name another folder"
+                )
+            self._temporary = Path(tempfile.mkdtemp(prefix=f".{prefix}-{os.getpid()}-", dir=self.folder))
+        except BaseException:
+            self._claim.release()
+            raise
         self._file: IO[bytes] | None = None
         self._path = Path()
         self._in_shard = 0
         self._finished = False
-        self._manifest = f"{prefix}_manifest.json"
         self._bos = np.array([self.vocab["bos"]], dtype="<u2") if self.vocab["bos"] >= 0 else None
 
     def add(self, document: Document) -> bool:
@@ -122,7 +145,7 @@ class ShardWriter:
             "shards": self.counts.shards,
         }
         name = self._manifest
-        with _naming(self._temporary / name), open(self._temporary / name, "w", encoding="utf-8") as file:
+        with naming(self._temporary / name), open(self._temporary / name, "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
             file.write("\n")
             file.flush()
@@ -131,24 +154,18 @@ class ShardWriter:
 
     def commit(self) -> Counts:
         """Finishes, moves the shards to their names and returns the counts."""
-        self.finish()
-        new = [shard["file"] for shard in self.counts.shards]
-        for file_name in [*new, self._manifest]:
-            os.replace(self._temporary / file_name, self.folder / file_name)
-        for old in self._old:
-            if old.name not in new:
-                old.unlink(missing_ok=True)
-        _sync_folder(self.folder)
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        commit([self])
         return self.counts
 
     def abort(self) -> None:
-        """Throws away everything since the start."""
+        """Throws away everything since the start, and lets other processes in."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        if not os.path.lexists(self.folder / JOURNAL):  # else the next writer moves what is staged
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        self._claim.release()
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -156,18 +173,41 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._temporary.exists():
-            self.abort()
+        self.abort()
+
+    def _moves(self) -> list[Move]:
+        """All that commit() puts in place; the manifest comes last."""
+        names = [*(shard["file"] for shard in self.counts.shards), self._manifest]
+        return [Move(self._temporary.name, name) for name in names]
+
+    def _surplus(self) -> list[str]:
+        """What lies there under names that are not written again. ValueError when it is not what lay there at the start."""
+        if self._present() != self._before:
+            raise ValueError(
+                f"{self.folder}: another process has written {self.prefix} shards there meanwhile; nothing was put in place"
+            )
+        return sorted(self._before.keys() - {move.name for move in self._moves()})
+
+    def _present(self) -> dict[str, tuple[int, int, int]]:
+        """Shards and manifest of this prefix in the folder, sorted by name, with what changes when they are written."""
+        found = {}
+        shard = re.compile(re.escape(self.prefix) + r"_[0-9].*\.bin", re.DOTALL)
+        for name in sorted(os.listdir(self.folder)):
+            if name == self._manifest or shard.fullmatch(name):
+                with contextlib.suppress(FileNotFoundError):
+                    info = os.stat(self.folder / name)
+                    found[name] = (info.st_ino, info.st_size, info.st_mtime_ns)
+        return found
 
     def _write(self, ids: NDArray[np.uint16]) -> None:
         while len(ids):
             if self._file is None:
                 self._path = self._temporary / f"{self.prefix}_{len(self.counts.shards):06d}.bin"
-                with _naming(self._path):
+                with naming(self._path):
                     self._file = open(self._path, "wb", buffering=PIECE_BYTES)  # noqa: SIM115 (it outlives this call)
                     self._file.write(bytes(SHARD_HEADER_BYTES))
             part = ids[: self.shard_ids - self._in_shard]
-            with _naming(self._path):
+            with naming(self._path):
                 self._file.write(part.data)
             self._in_shard += len(part)
             self.counts.ids += len(part)
@@ -180,7 +220,7 @@ class ShardWriter:
             return
         header = np.zeros(SHARD_HEADER_BYTES // 4, dtype="<i4")
         header[:4] = SHARD_MAGIC, SHARD_VERSION, self._in_shard, self.vocab["size"]
-        with _naming(self._path):
+        with naming(self._path):
             self._file.seek(0)
             self._file.write(header.tobytes())
             self._file.flush()
@@ -192,10 +232,10 @@ class ShardWriter:
         self._file, self._in_shard = None, 0
 
     def _sweep(self) -> None:
-        """Removes what a killed run of this prefix has left."""
-        for left in self.folder.glob(f".{self.prefix}-*-*"):
-            pid = left.name.split("-")[-2]
-            if pid.isdigit() and not _alive(int(pid)):
+        """Removes what killed writers have left."""
+        for left in self.folder.iterdir():
+            staged = re.fullmatch(r"\..+-([0-9]+)-[a-z0-9_]+", left.name)
+            if staged and left.is_dir() and not left.is_symlink() and not _alive(int(staged[1])):
                 shutil.rmtree(left, ignore_errors=True)
 
 
@@ -215,6 +255,30 @@ def write_shards(
         return writer.commit()
 
 
+def commit(writers: Sequence[ShardWriter]) -> None:
+    """Finishes writers of one folder and moves the shards of all to their names: all of them, or none.
+
+    ValueError when one has no documents or another process has written there; OSError when the disk refuses. The folder then
+    holds what it held, or refuses to be read until the next writer has finished the moves.
+    """
+    for writer in writers:
+        writer.finish()  # all that may fail comes before the first shard is put in place
+    moves = [move for writer in writers for move in writer._moves()]
+    surplus = [name for writer in writers for name in writer._surplus()]
+    place(writers[0].folder, moves, surplus)
+    for writer in writers:
+        writer._claim.release()
+
+
+def check_hashes(where: str | os.PathLike[str] | list[str], family: str = "byte260", split: str = "") -> None:
+    """Reads every byte of shards that lie beside a manifest and compares it with the SHA-256 there; without one, their headers alone
+    are checked.
+
+    FormatError naming manifest, shard and both hashes.
+    """
+    ShardSet(where, family, split, hashes=True)
+
+
 def read_ids(
     where: str | os.PathLike[str] | list[str] | NDArray[Any], family: str = "byte260", split: str = ""
 ) -> NDArray[np.uint16]:
@@ -231,7 +295,7 @@ def read_ids(
 
 
 def read_text(
-    where: str | os.PathLike[str] | list[str] | NDArray[Any], family: str = "byte260", split: str = ""
+    where: str | os.PathLike[str] | list[str] | NDArray[Any] | ShardSet, family: str = "byte260", split: str = ""
 ) -> Iterator[tuple[bytes, int]]:
     """Streams (text, documents begun) in pieces of up to 1 MiB: special ids give no byte, each bos begins a document.
 
@@ -269,28 +333,11 @@ def read_documents(
         yield bytes(document)
 
 
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Puts the file's name on errors of the disk (write() itself gives none)."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-
-
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

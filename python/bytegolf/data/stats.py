@@ -81,7 +81,7 @@ def data_stats(
     shards = ShardSet(where, family, split)
     counts = np.zeros(256, dtype=np.int64)
     documents, sample = 0, bytearray()
-    for text, begun in read_text(where, family, split):
+    for text, begun in read_text(shards, family):
         documents += begun
         counts += np.bincount(np.frombuffer(text, dtype=np.uint8), minlength=256)
         if len(sample) < compress_bytes:

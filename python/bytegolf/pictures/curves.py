@@ -10,7 +10,9 @@ from typing import Any
 from bytegolf.errors import UserError
 from bytegolf.extras import need
 from bytegolf.log import read_log
+from bytegolf.screen.visible import visible
 
+LARGEST = 1e100  # of a value that is drawn: axes are as long as sums of them
 INK, FAINT, GRID = "#222222", "#9aa0a6", "#eceff1"
 # Okabe and Ito's colours, distinguishable with any kind of colour vision (https://jfly.uni-koeln.de/color); their yellow is too light here.
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -25,8 +27,14 @@ def style(what: str, **more: Any) -> Iterator[None]:
     look: dict[str, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
     look |= {"axes.edgecolor": FAINT, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
     look |= {"svg.hashsalt": "bytegolf"}  # the same picture is the same file
+    look |= {"text.parse_math": False}  # a name such as a$b$c is no formula
     with matplotlib.rc_context(look | more):
         yield
+
+
+def shown_name(text: str) -> str:
+    """A name in a picture: what has no sign is escaped, and one that begins with an underscore is shown, too."""
+    return visible(f" {text}" if text.startswith("_") else text)
 
 
 def save(figure: Any, picture: Path, option: str) -> None:
@@ -66,8 +74,10 @@ def draw_curves(log: Path | str, picture: Path | str) -> None:
 
 
 def series(steps: list[dict[str, Any]], name: str) -> list[float]:
-    """One number of each line, nan where it is missing."""
-    return [float("nan") if line.get(name) is None else float(line[name]) for line in steps]
+    """One number of each line, nan where it is missing or too large to be drawn."""
+    nan = float("nan")
+    values = [nan if line.get(name) is None else float(line[name]) for line in steps]
+    return [value if abs(value) <= LARGEST else nan for value in values]
 
 
 def shown(values: list[float], also: list[float] | None = None) -> tuple[float, float]:
@@ -89,8 +99,8 @@ def speed(value: float, _: object = None) -> str:
 def _draw(steps: list[dict[str, Any]], scores: list[dict[str, Any]], title: str, picture: Path) -> None:
     from matplotlib.figure import Figure
 
-    unit, word = (1e6, "MB") if steps[-1].get("bytes", 0) < 2e9 else (1e9, "GB")
-    read = [line.get("bytes", 0) / unit for line in steps]
+    unit, word = (1e6, "MB") if (steps[-1].get("bytes") or 0) < 2e9 else (1e9, "GB")
+    read = [(line.get("bytes") or 0) / unit for line in steps]
     at = {line["step"]: x for line, x in zip(steps, read, strict=True)}
 
     figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
@@ -102,7 +112,7 @@ def _draw(steps: list[dict[str, Any]], scores: list[dict[str, Any]], title: str,
     _draw_scores(main, scores, at, read)
     main.set_ylim(*shown(bpb, [line["bpb"] for line in scores]))
     main.set_ylabel("bits per byte")
-    main.set_title(title, loc="left", color=INK, fontweight="bold")
+    main.set_title(shown_name(title), loc="left", color=INK, fontweight="bold")
     main.legend(frameon=False, loc="upper right")
 
     panels = (("lr_factor", "step size, share of peak", ORANGE), ("grad_norm", "gradient norm", GREEN))

@@ -76,7 +76,7 @@ def read_facts(path: Path) -> Facts:
         raise Unfinished(f"{path}: not the log of a finished run ({reason})")
     try:
         return _facts(path, lines, starts, end)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise Unfinished(f"{path}: its lines lack what a submission needs: {error}") from None
 
 

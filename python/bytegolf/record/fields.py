@@ -10,7 +10,7 @@ from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bytegolf.bundle.meter import LIMIT_BYTES, RECORD_NATS
+from bytegolf.bundle.meter import LIMIT_BYTES, RECORD_NATS, VAL_BYTES, VAL_DOCUMENTS
 from bytegolf.record.facts import Facts
 
 CONFIDENCE = 0.99
@@ -55,7 +55,8 @@ class SeedResult(_Strict):
 
 class Submission(_Strict):
     """The whole file. val_loss, val_bpb and pre_quant_val_bpb are means over the seeds, times the longest of any seed; sizes,
-    step_stop and whole chunks are of `artifact_seed`, whose artifact is carried. Units as in SeedResult."""
+    step_stop and whole chunks are of `artifact_seed`, whose artifact is carried. challenge_validation: whether all seeds were scored
+    on the challenge's whole validation set. Units as in SeedResult."""
 
     author: str = "anonymous"
     github_id: str = ""
@@ -75,6 +76,7 @@ class Submission(_Strict):
     val_bytes: int
     val_targets: int
     val_sha256: str
+    challenge_validation: bool | None = None  # None in files of versions that did not say it
     wallclock_seconds: float
     eval_time_seconds: float
     step_stop: int
@@ -91,6 +93,23 @@ class Submission(_Strict):
     def write(self, path: Path) -> None:
         """Writes the JSON with a newline at its end."""
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def is_challenge_validation(run: Facts) -> bool:
+    """Whether a run was scored on the challenge's whole validation set, by the counts of its ids and bytes.
+
+    Where a vocabulary has a bos, each document begins with one; where it has none, the first byte is context alone.
+    """
+    has_bos = run.config.bos_id >= 0
+    ids = VAL_BYTES + (VAL_DOCUMENTS if has_bos else 0)
+    return (run.val_ids, run.targets, run.bytes) == (ids, ids - 1, VAL_BYTES if has_bos else VAL_BYTES - 1)
+
+
+def validation_words(run: Facts) -> str:
+    """What a run was scored on, in words."""
+    if is_challenge_validation(run):
+        return "the challenge's own, whole"
+    return f"not the challenge's own validation set: {run.bytes:,} bytes in {run.val_ids:,} ids"
 
 
 def statistics_of(values: Sequence[float], baseline: float | None, margin_nats: float = RECORD_NATS) -> Statistics:
@@ -151,6 +170,7 @@ def submission_of(
         val_bytes=kept.bytes,
         val_targets=kept.targets,
         val_sha256=kept.val_sha256,
+        challenge_validation=all(is_challenge_validation(run) for run in runs),
         wallclock_seconds=max(run.train_s for run in runs),
         eval_time_seconds=max(run.eval_s for run in runs),
         step_stop=kept.steps,

@@ -6,24 +6,27 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bytegolf.screen.visible import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 
 def stdout() -> Console:
     """Console for results; lines of any length and tables of up to 160 columns when it is no terminal."""
-    from rich.console import Console
+    from bytegolf.screen.terminal import Terminal
 
     terminal = sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 160)
+    return Terminal(soft_wrap=not terminal, width=None if terminal else 160)
 
 
 def stderr() -> Console:
     """Console for progress and messages."""
-    from rich.console import Console
+    from bytegolf.screen.terminal import Terminal
 
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Terminal(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 
 def print_json(value: Any) -> None:
@@ -43,8 +46,15 @@ def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) 
 
 
 def printable(text: bytes) -> str:
-    """Bytes as text that is safe on a terminal: what is not UTF-8 and control characters become a replacement sign."""
+    """Bytes as text that is safe on a terminal and in a page: what is not UTF-8 and control characters become a replacement sign."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.decode("utf-8", errors="replace"))
+
+
+def text(words: str, style: str = "") -> Text:
+    """Words in a style, for tables and lines; escaped here, since rich measures such texts as they are."""
+    from rich.text import Text
+
+    return Text(visible(words), style=style)
 
 
 def size(count: float) -> str:

@@ -31,7 +31,8 @@ class Progress:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress
 
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[facts]}"))
+            words = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[facts]}", markup=False))
+            columns = (words[0], BarColumn(bar_width=24), words[1])
             self._live = RichProgress(*columns, console=self._console, transient=True)
             self._task = self._live.add_task(self._what, total=1.0, facts="starting")
             self._live.start()

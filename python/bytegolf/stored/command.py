@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bytegolf.errors import UserError
 from bytegolf.inspect import inspect_artifact
 from bytegolf.screen import console
+from bytegolf.screen.visible import VisibleBytes
 from bytegolf.stored.open import Stored, ids_of, model_of, stride_of
 from bytegolf.streams import score
 
@@ -79,15 +80,13 @@ def generate_command(stored: Stored, sampling: Sampling, as_json: bool) -> None:
     path, model = model_of(stored)
     n, temperature, top_p, seed = sampling.n, sampling.temperature, sampling.top_p, sampling.seed
     stops = [_bytes_of(s) for s in sampling.stop]
-    out = sys.stdout.buffer
     if len(starts) == 1 and not as_json:
         bytes_drawn = model.stream(starts[0], n, temperature, seed, top_p=top_p, stop=stops)
-        out.write(starts[0])
+        write = _writer()
+        write(starts[0])
         for byte in bytes_drawn:
-            out.write(byte)
-            out.flush()
-        out.write(b"\n")
-        out.flush()
+            write(byte)
+        write(b"\n", last=True)
         return
     began = time.perf_counter()
     texts = model.generate(starts, n, temperature, seed, top_p=top_p, stop=stops)
@@ -107,8 +106,30 @@ def generate_command(stored: Stored, sampling: Sampling, as_json: bool) -> None:
         console.print_json(facts | options | {"rows": rows})
         return
     for row, (start, text) in enumerate(zip(starts, texts, strict=True)):
-        out.write(b"%s--- %d\n%s%s\n" % (b"\n" if row else b"", row, start, text))
-    out.flush()
+        _writer()(b"%s--- %d\n%s%s\n" % (b"\n" if row else b"", row, start, text), last=True)
+
+
+class _Writer(Protocol):
+    def __call__(self, data: bytes, last: bool = False) -> None:
+        """Shows some bytes at once; after the `last` no others come."""
+
+
+def _writer() -> _Writer:
+    """Writes to standard output: the bytes themselves, but on a terminal, which would obey some of them, what `visible` shows."""
+    if not sys.stdout.isatty():
+
+        def write(data: bytes, last: bool = False) -> None:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+        return write
+    text = VisibleBytes()
+
+    def show(data: bytes, last: bool = False) -> None:
+        sys.stdout.write(text(data, last))
+        sys.stdout.flush()
+
+    return show
 
 
 def _bytes_of(text: str) -> bytes:
@@ -166,4 +187,4 @@ def _show_contents(report: dict[str, Any], *, every_tensor: bool) -> None:
     )
     out.print(table)
     if report["config"]:
-        out.print(report["config"].rstrip(), markup=False, highlight=False)
+        out.print(report["config"].rstrip())

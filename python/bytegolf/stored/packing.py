@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bytegolf._bytegolf import FormatError
 from bytegolf.artifact import load, pack
 from bytegolf.checkpoint import read_checkpoint
 from bytegolf.config import Config
@@ -53,11 +54,14 @@ def _checkpoint_weights(source: Path, weights: str) -> tuple[Model, dict[str, An
     inside = source / "checkpoints"
     folder = inside if inside.is_dir() else source
     state, facts = read_checkpoint(folder)
+    progress = facts.get("progress")
+    if not isinstance(progress, dict) or not {"step", "snapshots"} <= progress.keys():
+        raise FormatError(f"{folder}: its newest checkpoint does not say how far the run was")
     config = Config.stored(str(facts.get("config", "")), f"the options of {folder}")
     names = [key.removeprefix("weights/") for key in state if key.startswith("weights/")]
     kept = {key.partition("/")[0] for key in state}
     averaged = weights == "raw" or weights in kept
-    if not names or not averaged or (weights == "swa" and not facts["progress"]["snapshots"]):
+    if not names or not averaged or (weights == "swa" and not progress["snapshots"]):
         raise UserError(f"the checkpoint in {folder} holds no {weights} weights")
     chosen = {name: state.get(f"{weights}/{name}", state[f"weights/{name}"]) for name in names}
-    return Model(config), chosen, f"{weights} weights of step {facts['progress']['step']}"
+    return Model(config), chosen, f"{weights} weights of step {progress['step']}"

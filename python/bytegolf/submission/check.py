@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from bytegolf.artifact import artifact_options
 from bytegolf.bundle import script
 from bytegolf.bundle.meter import LIMIT_S, RECORD_SEEDS, Size, sha256, weigh
 from bytegolf.config import Config
 from bytegolf.record.facts import Facts
-from bytegolf.record.fields import Submission, submission_of
+from bytegolf.record.fields import Submission, is_challenge_validation, submission_of, validation_words
 
 TRACKS = ("track_10min_16mb", "track_non_record_16mb")
 ARTIFACT, CONFIG, PAGE, FIELDS, REQUIREMENTS = (
@@ -33,12 +35,16 @@ class Problem:
 
 
 def rules(
-    runs: Sequence[Facts], track: str, seeds: Sequence[int] | None = None, unlimited_time: bool = False
+    runs: Sequence[Facts],
+    track: str,
+    seeds: Sequence[int] | None = None,
+    unlimited_time: bool = False,
+    other_validation: bool = False,
 ) -> list[Problem]:
     """What the logs themselves show against the challenge's rules and against each other.
 
     `seeds` names all that must be there; None means whichever are. `unlimited_time` lifts the limits of time on the
-    non-record track.
+    non-record track, `other_validation` the record track's condition that the challenge's whole validation set was scored.
     """
     found = []
     for run in runs:
@@ -61,6 +67,9 @@ def rules(
                     text = f"{who}: {seconds:.3f} s of {what} are {seconds - LIMIT_S:.3f} s over {LIMIT_S:.0f} s"
                     found.append(Problem(f"{name}-time", text))
         found += coverage(run, run.val_ids - 1)
+        if track == TRACKS[0] and not other_validation and not is_challenge_validation(run):
+            text = f"{who}: {validation_words(run)}; --other-validation allows it and says so"
+            found.append(Problem("other-validation", text))
         found += [Problem("log-disagrees", f"{who}: {text}") for text in run.disagreements]
     return found + _together(runs, track, seeds)
 
@@ -112,7 +121,7 @@ def differences(one: Facts, other: Facts) -> list[str]:
 
 def files(run: Facts, folder: Path) -> list[Problem]:
     """What a run's folder holds against what its log says: sizes and hashes, seed, options, and the run's own report."""
-    found = []
+    found: list[Problem] = []
     pairs: list[tuple[str, object, object]] = []
     lacking = [name for name in (ARTIFACT, CONFIG, script.NAME) if not (folder / name).is_file()]
     if lacking:
@@ -128,19 +137,25 @@ def files(run: Facts, folder: Path) -> list[Problem]:
     config = Config.of_run(folder / CONFIG)
     pairs.append(("seed", run.seed, config.seed))
     pairs += [("option", f"`{x}`", f"`{y}`") for x, y in _pairs(run.config, config)]
-    carried = script.read((folder / script.NAME).read_bytes(), str(folder / script.NAME)).config
+    carried = script.load(folder / script.NAME).config
     own = Config.stored(carried, f"the options of {folder / script.NAME}")
     pairs += [("option in train_gpt.py", f"`{x}`", f"`{y}`") for x, y in _pairs(script.shared(config), own)]
     model = Config.stored(artifact_options(folder / ARTIFACT), f"the options inside {folder / ARTIFACT}")
     pairs += [("option in the artifact", f"`{x}`", f"`{y}`") for x, y in _pairs(config, model, ["model"])]
     report = folder / FIELDS
     if report.is_file():
-        said = Submission.model_validate_json(report.read_bytes())
+        try:
+            said = Submission.model_validate_json(report.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            text = f"seed {run.seed}: {report} does not fit its schema: {where}: {first['msg']}"
+            return [*found, Problem("log-disagrees", text)]
         again = submission_of([run], name=said.name, blurb=said.blurb, track=said.track, date=said.date)
         pairs += [
             (f"{field} of {FIELDS}", getattr(again, field), getattr(said, field))
             for field in Submission.model_fields
-            if field != "seed_results"
+            if field != "seed_results" and field in said.model_fields_set
         ]
     for what, logged, there in pairs:
         if logged != there:

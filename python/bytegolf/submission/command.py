@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bytegolf.bundle.meter import LIMIT_S, Size
 from bytegolf.errors import UserError
+from bytegolf.record.fields import is_challenge_validation, validation_words
 from bytegolf.screen import console
 from bytegolf.submission.folder import Refused, SubmissionFolder, SubmissionOptions, submit
 from bytegolf.submission.page import sentences
-from bytegolf.submission.verify import Checking, claims_as_dict, verify
+from bytegolf.submission.verify import Checking, verdict_as_dict, verify
 
 
 def submit_command(runs: Sequence[Path], options: SubmissionOptions, as_json: bool) -> int:
@@ -52,26 +54,41 @@ def _show(made: SubmissionFolder) -> None:
             what, f"{seconds:.1f} s", f"{LIMIT_S - seconds:.1f} s of {LIMIT_S:.0f} s left, longest of the seeds"
         )
     out.print(table)
+    odd = next((run for run in made.runs if not is_challenge_validation(run)), made.runs[0])
+    out.print(f"validation: {validation_words(odd)}")
     for sentence in sentences(s.statistics):
         out.print(sentence, markup=False)
     out.print(str(made.folder), markup=False)
 
 
-def verify_command(folder: Path, checking: Checking, as_json: bool) -> int:
-    """0 when nothing speaks against any claim, 1 otherwise."""
+def verify_command(folder: Path, checking: Checking, as_json: bool, ask: bool = False) -> int:
+    """0 when nothing speaks against any claim, 1 otherwise. `ask`: at a terminal, ask whether the folder's code may run."""
+    from rich.text import Text
+
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    claims = verify(folder, checking)
-    wrong = [claim for claim in claims if claim.ok is False]
+    at_terminal = sys.stdin.isatty() and sys.stderr.isatty() and not as_json
+    verdict = verify(folder, checking, _asked if ask and at_terminal else None)
+    wrong = verdict.mismatches
     if as_json:
-        console.print_json(claims_as_dict(claims))
+        console.print_json(verdict_as_dict(verdict))
         return 1 if wrong else 0
     table = console.table("claim", "claimed", "found", "verdict")
-    for claim in claims:
-        verdict = "not checked" if claim.ok is None else "holds" if claim.ok else "MISMATCH"
-        table.add_row(claim.what, claim.claimed, claim.found, verdict)
+    for claim in verdict.claims:
+        said = "not checked" if claim.ok is None else "holds" if claim.ok else "MISMATCH"
+        table.add_row(*(Text(word) for word in (claim.what, claim.claimed, claim.found, said)))  # never markup
     out = console.stdout()
     out.print(table)
+    if verdict.sandbox is not None:
+        out.print(f"the folder's code ran in this sandbox: {verdict.sandbox}", markup=False)
     if wrong:
         out.print(f"{len(wrong)} mismatches: {', '.join(claim.what for claim in wrong)}", markup=False)
     return 1 if wrong else 0
+
+
+def _asked(plan: str) -> bool:
+    """Whether the person at the terminal says yes to what would run."""
+    console.say(f"The folder's own code has not been run. With a yes, verify {plan}.")
+    sys.stderr.write("Run it? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bytegolf import log
+from bytegolf import FormatError, log
 from bytegolf.bundle import script
 from bytegolf.errors import UserError
 from bytegolf.record.facts import Facts, Unfinished, read_facts
@@ -60,6 +60,7 @@ class SubmissionOptions:
     baseline: float | None = None
     val_data: str | None = None
     unlimited_time: bool = False
+    other_validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def submit(folders: Sequence[Path], options: SubmissionOptions) -> SubmissionFol
     if target.exists():
         raise UserError(f"{target} exists; choose another name or date")
     runs = _read(folders)
-    problems = rules(runs, options.track, options.seeds, options.unlimited_time)
+    problems = rules(runs, options.track, options.seeds, options.unlimited_time, options.other_validation)
     for run, folder in zip(runs, folders, strict=True):
         problems += files(run, folder)
         problems += _on_shards(run, options.val_data)
@@ -145,12 +146,16 @@ def _read(folders: Sequence[Path]) -> list[Facts]:
 
 def _on_shards(run: Facts, val_data: str | None) -> list[Problem]:
     """Coverage against the shards themselves, where they are available; against the log's count of them elsewhere (see `rules`)."""
+    from bytegolf.data.shards import check_hashes
     from bytegolf.ids import ids_sha256
     from bytegolf.streams import read_stream
 
     where = val_data or run.config.val_data
     try:
+        check_hashes(where, run.config.vocab_name, "val")
         ids = read_stream(where, run.config.vocab_name)
+    except FormatError:
+        raise  # they are there, and not what was prepared
     except (ValueError, OSError):
         if val_data is not None:
             raise

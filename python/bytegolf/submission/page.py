@@ -9,10 +9,8 @@ from bytegolf.bundle.meter import LIMIT_BYTES, LIMIT_S
 from bytegolf.bundle.script import NAME, OWN
 from bytegolf.config import Config
 from bytegolf.record.facts import Facts
-from bytegolf.record.fields import Statistics, Submission
+from bytegolf.record.fields import Statistics, Submission, is_challenge_validation
 from bytegolf.submission.check import ARTIFACT, CONFIG, FIELDS, REQUIREMENTS, TRACKS
-
-CHALLENGE_BYTES = 151_080_891  # of the challenge's validation documents
 
 
 def page(submission: Submission, runs: Sequence[Facts], idea: str) -> str:
@@ -68,7 +66,7 @@ def _row(run: Facts) -> str:
 
 def _score(run: Facts) -> list[str]:
     ranks = f" by {run.world_size} processes" if run.world_size > 1 else ""
-    whose = "the challenge's own" if run.bytes == CHALLENGE_BYTES else "not the challenge's own validation set"
+    whose = "the challenge's own" if is_challenge_validation(run) else "not the challenge's own validation set"
     return [
         f"The score is that of the artifact read back from disk, in windows of {run.window} ids at stride {run.stride}, computed on",
         f"{run.device} in {run.dtype}{ranks}: {run.targets:,} ids, each scored once, {run.bytes:,} of them bytes ({whose}).",
@@ -96,6 +94,10 @@ def _limits(submission: Submission, runs: Sequence[Facts]) -> list[str]:
 def _remarks(submission: Submission) -> list[str]:
     """What a reader must know that no number of these tables says."""
     remarks = []
+    if submission.track == TRACKS[0] and submission.challenge_validation is False:
+        remarks.append(
+            f"{TRACKS[0]} is scored on the challenge's whole validation set; these scores are of other text, as was asked for."
+        )
     if submission.track == TRACKS[0] and not re.search(r"\b8 x .*H100", submission.hardware):
         remarks.append(f"{TRACKS[0]} is timed on 8 H100; these runs were not made on them.")
     if max(submission.wallclock_seconds, submission.eval_time_seconds) > LIMIT_S:

@@ -54,6 +54,12 @@ def cells_of(data: bytes, bits: npt.NDArray[np.float64]) -> Iterator[Cell]:
         yield held
 
 
+def shown_text(text: str) -> str:
+    """A title as a terminal or a page may show it, in one line: what cannot be shown is written as in a text."""
+    data = text.encode("utf-8", errors="backslashreplace")
+    return "".join(cell.text for cell in cells_of(data, np.zeros(len(data))))
+
+
 def _bytes_of(character: str) -> int:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:

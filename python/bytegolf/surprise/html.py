@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from bytegolf.surprise.cells import Cell
+from bytegolf.surprise.cells import Cell, shown_text
 from bytegolf.surprise.costs import Costs
 from bytegolf.surprise.scale import LEVELS, ramp
 
@@ -53,12 +53,12 @@ _STYLE = """
 def page(costs: Costs) -> str:
     """A whole page."""
     title = costs.title or "bytegolf: what each byte costs"
-    return _PAGE.format(title=escape(title), paper=_paper(costs), body=fragment(costs))
+    return _PAGE.format(title=escape(shown_text(title)), paper=_paper(costs), body=fragment(costs))
 
 
 def fragment(costs: Costs) -> str:
     """Style, title, scale and text, for use inside another page."""
-    heading = f"<h1>{escape(costs.title)}</h1>" if costs.title else ""
+    heading = f"<h1>{escape(shown_text(costs.title))}</h1>" if costs.title else ""
     first, *more = costs.words()
     notes = "".join(f"<p>{escape(line)}</p>" for line in more)
     text = "".join(_cell(costs, cell) for cell in costs.cells)

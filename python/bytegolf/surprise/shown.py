@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from bytegolf.surprise.cells import Cell, lines_of, width_of
+from bytegolf.surprise.cells import Cell, lines_of, shown_text, width_of
 from bytegolf.surprise.costs import Costs, Theme
 from bytegolf.surprise.html import fragment, page
 from bytegolf.surprise.scale import LEVELS, Colour, ramp
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from rich.style import Style
 
-BARS = " ▁▂▃▄▅▆▇█"  # the same scale where there are no colours
+BARS, PLAIN = " ▁▂▃▄▅▆▇█", " .:-=+*#@"  # the same scale where there are no colours; and where there is ASCII only
 
 
 def show(
@@ -80,10 +80,14 @@ class Shown(Costs):
 
         terminal = sys.stdout.isatty()
         width = None if terminal else 100
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        sheet = io.BytesIO()
+        file = io.TextIOWrapper(sheet, encoding, errors="replace", newline="\n")
         # Inside Jupyter a console would otherwise display what it prints, beside the HTML that the notebook asks for.
-        console = Console(file=io.StringIO(), force_terminal=terminal or None, force_jupyter=False, width=width)
+        console = Console(file=file, force_terminal=terminal or None, force_jupyter=False, width=width)
         console.print(self, end="")
-        return str(console.file.getvalue()).rstrip("\n")  # type: ignore[attr-defined]
+        file.flush()
+        return sheet.getvalue().decode(encoding).rstrip("\n")
 
     __repr__ = __str__
 
@@ -95,12 +99,13 @@ class Shown(Costs):
         plain = console.no_color or console.color_system in (None, "standard", "windows")
         colours = None if plain else ramp(_terminal_theme() if self.theme == "auto" else self.theme)
         width = max(options.max_width, 20)
+        bars = BARS if console.encoding.startswith("utf") else PLAIN
         if self.title:
-            yield from (Segment(self.title, Style(bold=True)), Segment.line())
+            yield from (Segment(shown_text(self.title), Style(bold=True)), Segment.line())
         for line in lines_of(self.cells, width):
-            yield from self._bars(line) if colours is None else self._coloured(line, colours)
+            yield from self._bars(line, bars) if colours is None else self._coloured(line, colours)
         yield Segment.line()
-        yield from self._scale_in_bars() if colours is None else self._scale(colours, min(width, 40))
+        yield from self._scale_in_bars(bars) if colours is None else self._scale(colours, min(width, 40))
         for text in self.words():
             yield from (Segment(text, Style(dim=True)), Segment.line())
 
@@ -111,16 +116,16 @@ class Shown(Costs):
             yield Segment(cell.text, _style(colours, self.level(cell.bits), cell.escaped))
         yield Segment.line()
 
-    def _bars(self, line: Sequence[Cell]) -> Iterator[Segment]:
+    def _bars(self, line: Sequence[Cell], bars: str) -> Iterator[Segment]:
         from rich.segment import Segment
 
         yield from (Segment("".join(cell.text for cell in line).rstrip()), Segment.line())
-        marks = "".join(self._bar(cell.bits) * width_of(cell.text) for cell in line).rstrip()
+        marks = "".join(self._bar(cell.bits, bars) * width_of(cell.text) for cell in line).rstrip()
         yield from (Segment(marks), Segment.line())
 
-    def _bar(self, bits: float) -> str:
+    def _bar(self, bits: float, bars: str) -> str:
         level = self.level(bits)
-        return "?" if level is None else BARS[math.ceil(level * (len(BARS) - 1) / LEVELS)]
+        return "?" if level is None else bars[math.ceil(level * (len(bars) - 1) / LEVELS)]
 
     def _scale(self, colours: Sequence[Colour], width: int) -> Iterator[Segment]:
         """The scale itself, its numbers written on it."""
@@ -135,13 +140,13 @@ class Shown(Costs):
             yield Segment(mark, _style(colours, round(LEVELS * column / (width - 1)), False))
         yield from (Segment(" bits of a character (all its bytes)"), Segment.line())
 
-    def _scale_in_bars(self) -> Iterator[Segment]:
+    def _scale_in_bars(self, bars: str) -> Iterator[Segment]:
         from rich.segment import Segment
 
-        step = self.top_bits / (len(BARS) - 1)
-        marks = "  ".join(f"{mark} {step * n:g}" for n, mark in enumerate(BARS) if 0 < n < len(BARS) - 1)
+        step = self.top_bits / (len(bars) - 1)
+        marks = "  ".join(f"{mark} {step * n:g}" for n, mark in enumerate(bars) if 0 < n < len(bars) - 1)
         yield from (Segment("bits of a character (all its bytes), at most:"), Segment.line())
-        yield from (Segment(f"{marks}  {BARS[-1]} more"), Segment.line())
+        yield from (Segment(f"{marks}  {bars[-1]} more"), Segment.line())
 
 
 def _style(colours: Sequence[Colour], level: int | None, escaped: bool) -> Style:

@@ -13,7 +13,7 @@ from bytegolf.record.files import CHECKPOINTS
 from bytegolf.screen import console
 from bytegolf.sweep.folder import RunProgress, Status, last_words, look, progress_of
 from bytegolf.sweep.plan import Run
-from bytegolf.sweep.results import FIGURES, write_results
+from bytegolf.sweep.results import FIGURES, HASHES, write_results
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Board:
                 "group": entry.run.group,
                 "seed": entry.run.seed,
                 **entry.run.changed,
-                **{name: entry.figures.get(name) for name in FIGURES},
+                **{name: entry.figures.get(name) for name in (*FIGURES, *HASHES)},
                 "status": entry.status,
                 "attempts": entry.attempts,
                 "error": entry.error or None,

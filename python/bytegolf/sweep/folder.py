@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -13,8 +12,10 @@ from bytegolf import log
 from bytegolf.checkpoint import newest
 from bytegolf.config import Config
 from bytegolf.errors import UserError
+from bytegolf.log_lines import parse
 from bytegolf.ranks.environment import RANK_VARIABLES
 from bytegolf.record.files import CHECKPOINTS
+from bytegolf.sweep.results import HASHES
 
 OUTPUT = "output.log"
 TAIL_BYTES = 1 << 16
@@ -33,14 +34,16 @@ class Found:
 
 
 def look(folder: Path, config: Config) -> Found:
-    """Reads the folder of a run. UserError when another config made what is there."""
+    """Reads the folder of a run. UserError when another config made what is there, or its log cannot be one."""
     path = folder / log.NAME
     if not path.exists():
         return Found()
     try:
         lines = log.read_log(path)
-    except ValueError:
+    except log.EmptyLog:
         return Found("interrupted")
+    except ValueError as error:
+        raise UserError(str(error)) from None
     start = next((line for line in lines if line["kind"] == "start"), None)
     if start is not None:
         _compare(folder, start.get("config") or {}, config)
@@ -58,6 +61,7 @@ def _figures(end: dict[str, Any]) -> dict[str, Any]:
         "artifact_bytes": end.get("artifact_bytes"),
         "steps": end.get("steps"),
         "seconds": end.get("train_seconds"),
+        **{name: (end.get("made") or {}).get(name) for name in HASHES},
     }
 
 
@@ -115,10 +119,11 @@ def progress_of(folder: Path) -> RunProgress:
     for text in reversed(_tail(folder / log.NAME)):
         if '"kind": "step"' in text:
             try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
+                line = parse(text) or {}
+            except ValueError:
                 continue
-            return RunProgress(int(line["step"]), line.get("bpb"), line.get("left_s"))
+            if line.get("kind") == "step" and line.get("step") is not None:
+                return RunProgress(line["step"], line.get("bpb"), line.get("left_s"))
     return RunProgress()
 
 

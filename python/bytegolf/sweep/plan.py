@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bytegolf._bytegolf import option_table
-from bytegolf.config import Config
+from bytegolf.config import Config, toml_value
 from bytegolf.errors import UserError
 from bytegolf.options import resolve
 from bytegolf.sweep.spec import Spec, Value
@@ -42,7 +42,8 @@ def plan(spec: Spec, source: Path) -> list[Run]:
     runs: list[Run] = []
     for group, options in _groups(spec).items():
         try:
-            config = base.replace(**{**spec.overrides, **options})
+            merged = {**spec.overrides, **options}
+            config = base.replace(**{name: toml_value(name, value) for name, value in merged.items()})
         except ValueError as error:
             raise UserError(f"{source}, group {group}: {error}") from None
         for which in ("train_data", "val_data"):
@@ -50,7 +51,7 @@ def plan(spec: Spec, source: Path) -> list[Run]:
                 raise UserError(
                     f"{source}, group {group}: option {which} is empty: set it in [overrides] or on the command line"
                 )
-            config = config.replace(**{which: str(Path(getattr(config, which)).absolute())})
+            config = config.replace(**{which: Path(getattr(config, which)).absolute()})
         for seed in spec.seeds:
             made = config.replace(seed=seed)
             name = _slug(f"{group}-seed-{seed}")

@@ -71,7 +71,6 @@ def counts(board: Board) -> str:
 def live_table(board: Board) -> Table:
     """Running and failed runs first, then as many others as fit, with bars of progress."""
     from rich.progress_bar import ProgressBar
-    from rich.text import Text
 
     rank = {"running": 0, "queued": 1, "failed": 2, "interrupted": 3, "waiting": 4, "done": 5}
     shown = sorted(board.entries, key=lambda entry: rank[entry.status])[:MOST_ROWS]
@@ -83,13 +82,13 @@ def live_table(board: Board) -> Table:
         score = entry.figures.get("bpb_sliding", entry.progress.bpb)
         left = entry.progress.left_s if entry.status == "running" else None
         table.add_row(
-            Text(entry.run.name),
-            Text(entry.status, style=STYLE.get(entry.status, "dim")),
+            entry.run.name,
+            console.text(entry.status, STYLE.get(entry.status, "dim")),
             bar,
             f"{step:,}/{steps:,}" if step else "",
             f"{score:.4f}" if score is not None else "",
             console.duration(left) if left else "",
-            Text(entry.where if entry.status in ("running", "queued") else entry.error[:60]),
+            entry.where if entry.status in ("running", "queued") else entry.error[:60],
         )
     more = len(board.entries) - len(shown)
     table.caption = counts(board) + (f"; {more} not shown" if more else "")

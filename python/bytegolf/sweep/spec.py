@@ -28,14 +28,13 @@ gpus_per_node = 1
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from bytegolf._bytegolf import nearest_option, option_table
-from bytegolf.config import Config
+from bytegolf.config import Config, line_of, read_text, toml_table, toml_value
 from bytegolf.errors import UserError
 
 Value = bool | int | float | str
@@ -48,15 +47,28 @@ def _value(value: object) -> Value:
     return value
 
 
-def _known(name: str, value: Value) -> None:
-    """ValueError for what the core would refuse of this one option."""
-    if name not in {row["name"] for row in option_table()}:
-        near = nearest_option(name)
-        raise ValueError(f"unknown option {name}" + (f"; did you mean {near}?" if near else ""))
+def _known(name: str, value: Value) -> Value:
+    """The value as the option holds it. ValueError for what a config file may not say either, or the core refuses."""
+    return _set(name, toml_value(name, value))
+
+
+def _set(name: str, text: str) -> Value:
     if name == "seed":
         raise ValueError("seed is set by `seeds`")
     # One option may fit only together with others: those checks come when whole runs are planned.
-    Config().set(name, str(value).lower() if isinstance(value, bool) else str(value))
+    config = Config()
+    config.set(name, text)
+    held: Value = getattr(config, name)
+    return held
+
+
+def _check(name: str, value: Value, *where: str) -> Value:
+    """Like `_known`, for pydantic, with what leads to the option below the field: its group, and its name."""
+    try:
+        return _known(name, value)
+    except ValueError as error:
+        words = "".join(f"{part}: " for part in where) + str(error)
+        raise PydanticCustomError("option", "{words}", {"words": words, "names": [*where, name]}) from None
 
 
 Options = dict[str, Annotated[Value, PlainValidator(_value)]]
@@ -153,7 +165,7 @@ class Spec(_Table):
     @classmethod
     def _options(cls, options: dict[str, Value]) -> dict[str, Value]:
         for name, value in options.items():
-            _known(name, value)
+            _check(name, value)
         return options
 
     @field_validator("groups")
@@ -163,19 +175,14 @@ class Spec(_Table):
             if not _NAME.fullmatch(group):
                 raise ValueError(f"{group!r} is no name: letters, digits, space and ._+- only")
             for name, value in options.items():
-                try:
-                    _known(name, value)
-                except ValueError as error:
-                    raise ValueError(f"{group}: {error}") from None
+                _check(name, value, group)
         return groups
 
     @field_validator("grid")
     @classmethod
     def _grid(cls, grid: dict[str, list[Value]]) -> dict[str, list[Value]]:
         for name, values in grid.items():
-            for value in values:
-                _known(name, value)
-            if len({str(value) for value in values}) < len(values):
+            if len({str(_check(name, value)) for value in values}) < len(values):
                 raise ValueError(f"{name}: a value is given twice")
         return grid
 
@@ -194,26 +201,27 @@ def load_spec(path: Path, overrides: dict[str, str] | None = None) -> Spec:
     UserError names file and field. An override that the grid or a group sets itself is refused: it would do nothing.
     """
     try:
-        with path.open("rb") as file:
-            raw = tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8 text") from None
+        text = read_text(path)
+        raw = toml_table(text, str(path))
+    except ValueError as error:
+        raise UserError(str(error)) from None
     try:
         spec = Spec.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: {'; '.join(map(_words, error.errors()))}") from None
+        faults = error.errors()
+        line = line_of([*faults[0]["loc"], *faults[0].get("ctx", {}).get("names", ())], text)
+        raise UserError(f"{path}, line {line}: {'; '.join(map(_words, faults))}") from None
     changes: dict[str, Any] = {"name": spec.name or path.stem}
+    words: dict[str, Value] = {}
     for name, value in (overrides or {}).items():
         try:
-            _known(name, value)
+            words[name] = _set(name, value)
         except ValueError as error:
             raise UserError(f"{name}={value}: {error}") from None
         taken = ["[grid]"] if name in spec.grid else [f"[groups.{g}]" for g, o in spec.groups.items() if name in o]
         if taken:
             raise UserError(f"{name}={value}: {path} sets it in {taken[0]}, which comes last")
-    changes["overrides"] = {**spec.overrides, **(overrides or {})}
+    changes["overrides"] = {**spec.overrides, **words}
     return spec.model_copy(update=changes)
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
+LARGEST = 1e100  # differences and sums of such values are finite
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 # Bits of a braille sign's dots, by column and row from the top (Unicode 2800 + bits).
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 
 
 def resample(values: Sequence[float], count: int) -> list[float]:
-    """Means of `count` equal parts; fewer where there are fewer values. What is not finite is left out."""
-    values = [value for value in values if math.isfinite(value)]
+    """Means of `count` equal parts; fewer where there are fewer values. What is not finite, or too large to be drawn, is left out."""
+    values = [value for value in values if abs(value) <= LARGEST]
     count = min(count, len(values))
     edges = [len(values) * i // count for i in range(count + 1)] if count else []
     return [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]

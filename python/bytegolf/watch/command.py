@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import signal
 import sys
 import termios
@@ -17,6 +18,7 @@ from pathlib import Path
 from bytegolf.compare.places import LoggedRun, is_sweep, places
 from bytegolf.errors import UserError
 from bytegolf.screen import console
+from bytegolf.screen.visible import visible
 from bytegolf.sweep.results import read_results
 from bytegolf.watch.draw import frame, line, words
 from bytegolf.watch.state import OVER, Watched
@@ -99,7 +101,7 @@ def _show(watch: _Watch) -> None:
     out.print(frame(watch.runs, out.width, 1000, plain=not out.encoding.startswith("utf")))
     for run in watch.runs:
         if run.standing in ("gone", "interrupted"):
-            out.print(f"resume with: bytegolf train --resume --run {run.place.log.parent}", markup=False)
+            out.print(f"resume with: bytegolf train --resume --run {shlex.quote(str(run.place.log.parent))}")
 
 
 def _live(watch: _Watch, every_s: float, left: Callable[[], bool]) -> None:
@@ -125,7 +127,7 @@ def _plain(watch: _Watch, every_s: float, left: Callable[[], bool]) -> None:
         now = time.monotonic()
         text = "\n".join(line(run) if run.step else f"{run.place.name}  {words(run)}" for run in watch.runs)
         if now - last >= PLAIN_EVERY_S and text != said:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(visible(text) + "\n")
             sys.stdout.flush()
             last, said = now, text
         time.sleep(every_s)

@@ -32,6 +32,7 @@ SCORES = {
     "artifact_sliding": "held-out, artifact, sliding",
 }
 MOST_ROWS = 40
+MOST_FAULTS = 3  # lines of a log that were left out, the newest ones
 
 
 def frame(runs: Sequence[Watched], width: int, height: int, *, plain: bool = False) -> RenderableType:
@@ -75,10 +76,10 @@ def _one(run: Watched, width: int, height: int, plain: bool) -> RenderableType:
     from rich.text import Text
 
     width = min(width, 120)
-    head = Text.assemble((run.place.name, "bold"), "  ", (words(run), STYLE[run.standing]))
+    head = Text.assemble(console.text(run.place.name, "bold"), "  ", console.text(words(run), STYLE[run.standing]))
     parts: list[RenderableType] = [head]
     if run.start:
-        parts += [Text(_about(run), style="dim"), _bar(run, width, plain)]
+        parts += [console.text(_about(run), "dim"), _bar(run, width, plain)]
     if run.step:
         left, right = _numbers(run), _scores(run)
         both = Table.grid(padding=(0, 4))
@@ -98,7 +99,8 @@ def _one(run: Watched, width: int, height: int, plain: bool) -> RenderableType:
         parts.append(
             Text(" " * 11 + f"step {first:,}" + f"{last:,}".rjust(max(width - 11 - len(f"step {first:,}"), 1)), "dim")
         )
-    parts += [Text(f"tracker {problem}", style="yellow") for problem in run.problems]
+    parts += [console.text(f"tracker {problem}", "yellow") for problem in run.problems]
+    parts += [console.text(fault, "yellow") for fault in run.faults[-MOST_FAULTS:]]
     return Group(*parts)
 
 
@@ -181,7 +183,7 @@ def _table(runs: Sequence[Watched], width: int, height: int, plain: bool) -> Ren
         extra = (_number(step.get("lr_factor"), "{:.2f}"), _number(step.get("grad_norm"), "{:.2f}")) if wide else ()
         newest = run.final_bpb if run.final_bpb is not None else _newest(run)
         table.add_row(
-            Text(run.place.name),
+            run.place.name,
             Text(run.standing, style=STYLE[run.standing]),
             f"{100 * run.share:.0f} %" if plain else ProgressBar(total=1.0, completed=run.share, width=10),
             f"{run.done:,}",
@@ -199,10 +201,11 @@ def _table(runs: Sequence[Watched], width: int, height: int, plain: bool) -> Ren
     table.caption = caption + (f"; {hidden} not shown" if hidden else "")
     table.caption_justify = "left"
     troubles: list[Text] = [
-        Text(f"{run.place.name}: {words(run)}", style=STYLE[run.standing])
+        console.text(f"{run.place.name}: {words(run)}", STYLE[run.standing])
         for run in shown
         if run.trouble or run.standing in ("failed", "gone", "silent")
     ]
+    troubles += [console.text(run.faults[-1], "yellow") for run in shown if run.faults]
     from rich.console import Group
 
     return Group(table, *troubles)

@@ -42,6 +42,7 @@ class Watched:
     resumed: list[int] = field(default_factory=list)  # after which steps
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, bpb
     trouble: str = ""  # why the log cannot be read
+    faults: list[str] = field(default_factory=list)  # lines of it that were left out, and why
     last_kind: str = ""
     last_s: float = 0.0  # time of the newest line
 
@@ -58,6 +59,7 @@ class Watched:
         except OSError as error:
             self.trouble = str(error)
             return False
+        self.faults = self._tail.faults
         if self._tail.files != self._files:
             first = self._files == 0
             self._files = self._tail.files
@@ -167,4 +169,5 @@ class Watched:
             "age_s": round(self.age_s, 3),
             "trackers": self.problems,
             "trouble": self.trouble,
+            "faults": self.faults,
         }
