@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 import bytegolf
 from bytegolf import cli, codec, inspect
+from bytegolf.errors import UserError
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -89,7 +92,7 @@ def test_quantise_refuses_foreign_input() -> None:
 
 
 def is_storable(text: str) -> bool:
-    return text.isprintable() or max(text, default=" ") < "\ud800"
+    return text.isprintable()
 
 
 DTYPES = [np.int8, np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.uint16]
@@ -324,3 +327,194 @@ def test_inspect_accounts_for_every_byte(tmp_path: Path, capsys: pytest.CaptureF
         cli.main(["inspect", str(tmp_path / "a.bg")])
     shown = capsys.readouterr().out
     assert "num_layers = 3" in shown and "blocks.*.w.q" in shown
+
+
+def frame_of(data: bytes) -> bytes:
+    """A zstd frame of one raw block (RFC 8878): one segment, a content size of 4 bytes."""
+    assert len(data) < 1 << 17
+    return (
+        bytes.fromhex("28b52ffd a0") + struct.pack("<I", len(data)) + (1 | len(data) << 3).to_bytes(3, "little") + data
+    )
+
+
+ZEROS = 256 << 20
+
+
+def bomb(size: int = ZEROS) -> bytes:
+    """A zstd frame of `size` zero bytes as RLE blocks of 128 KiB; its window is 128 KiB."""
+    blocks = [(1 << 1 | 1 << 17 << 3).to_bytes(3, "little") + b"\0"] * (size >> 17)
+    blocks[-1] = (1 | 1 << 1 | 1 << 17 << 3).to_bytes(3, "little") + b"\0"
+    return bytes.fromhex("28b52ffd 80 38") + struct.pack("<I", size) + b"".join(blocks)
+
+
+RAW, ZSTD, MIX, GRID = range(4)
+DTYPE_CODES = {"float32": 0, "float16": 1, "bfloat16": 2, "int8": 3}
+Row = tuple[str, str, tuple[int, ...], int]  # name, dtype, shape, record
+
+
+def forged(config: str, records: list[tuple[int, int, bytes]], rows: list[Row]) -> bytes:
+    """An artifact of any records (coding, raw bytes, stored) and tensors, with the right checksum: FORMAT.md by hand."""
+    index = struct.pack("<I", len(config.encode())) + config.encode() + struct.pack("<I", len(records))
+    index += b"".join(struct.pack("<BQQ", coding, raw, len(stored)) for coding, raw, stored in records)
+    index += struct.pack("<I", len(rows))
+    for name, dtype, shape, record in rows:
+        index += (
+            struct.pack("<H", len(name.encode())) + name.encode() + struct.pack("<BB", DTYPE_CODES[dtype], len(shape))
+        )
+        index += b"".join(struct.pack("<Q", size) for size in shape) + struct.pack("<I", record)
+    frame, body = frame_of(index), b"".join(stored for _, _, stored in records)
+    total = 40 + len(frame) + len(body) + 32
+    data = b"BYTEGOLF" + struct.pack("<IIQQQ", 1, 0, len(index), len(frame), total) + frame + body
+    return data + hashlib.sha256(data).digest()
+
+
+def one(name: str, dtype: str, shape: tuple[int, ...], coding: int, raw: int, stored: bytes, config: str = "") -> bytes:
+    return forged(config, [(coding, raw, stored)], [(name, dtype, shape, 0)])
+
+
+LARGE = "family = byte260\nnum_layers = 24\nmodel_dim = 2048\nnum_heads = 16\nnum_kv_heads = 8\n"
+HOSTILE = {  # name: bytes, what loading says
+    "raw_lie": (one("a", "int8", (400_000_000,), RAW, 400_000_000, b"abc"), "3 raw bytes for 400000000"),
+    "zstd_lie": (one("a", "int8", (400_000_000,), ZSTD, 400_000_000, frame_of(b"abc")), "no a.scale"),
+    "zstd_bomb": (one("a", "float32", (ZEROS >> 2,), ZSTD, ZEROS, bomb()), "no model options"),
+    "beyond": (one("a", "int8", (1 << 30,), ZSTD, 1 << 30, b"abc"), "more than max_decoded_bytes = 512000000"),
+    "wide_beyond": (one("a", "float16", (1 << 27,), ZSTD, 1 << 28, bomb()), "536870912 bytes as float32"),
+    "mix_lie": (one("a", "float32", (1 << 22,), MIX, 1 << 24, b"abc"), "mixed records of 3 bytes unpack to 16777216"),
+    "grid_lie": (one("a.q", "int8", (1, 400_000_000), GRID, 400_000_000, bytes(64)), "no a.scale"),
+    "escape": (one("\x1b]0;owned\a", "int8", (3,), RAW, 3, b"abc"), r"control character: \x1b]0;owned\x07"),
+    "nul": (one("a\0b", "int8", (3,), RAW, 3, b"abc"), r"control character: a\x00b"),
+    "config_escape": (one("a", "int8", (3,), RAW, 3, b"abc", "# \x1b[2J"), "the config holds a control character"),
+    "twice": (forged("", [(RAW, 2, b"ab")], [("a", "int8", (1,), 0)] * 2), "tensor a is listed twice"),
+    "overflow": (one("a", "int8", (1 << 32, 1 << 32), RAW, 0, b""), "impossible dimension"),
+    "bfloat16": (
+        one("w", "bfloat16", (2,), RAW, 4, b"abcd"),
+        "tensor w is bfloat16; expected int8, float16 or float32",
+    ),
+    "no_scale": (one("w.q", "int8", (2, 2), RAW, 4, b"abcd"), "no w.scale"),
+    "large_config": (one("a", "float16", (), RAW, 2, b"ab", LARGE), "1 tensors for num_layers = 24"),
+    "large_shapes": (
+        forged(LARGE, [(RAW, 48, b"ab" * 24)], [(f"blocks.{i}.attn_scale", "float16", (1,), 0) for i in range(24)]),
+        "lacks skip_weights, tok_emb.weight",
+    ),
+}
+
+
+def test_hostile_artifacts_take_no_memory_and_end_with_one_line(tmp_path: Path) -> None:
+    """Each is inspected, scored, sampled and exported in one child, whose memory is compared with what it had before."""
+    (tmp_path / "t.txt").write_text("some text")
+    for name, (data, _) in HOSTILE.items():
+        assert len(data) < 10_000
+        (tmp_path / f"{name}.bg").write_bytes(data)
+    code = f"""
+import contextlib, io, json, resource, sys
+import bytegolf.artifact, bytegolf.stored.command, bytegolf.stored.packing
+from bytegolf import cli
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+said, before = {{}}, peak()
+for name in {list(HOSTILE)!r}:
+    file = name + ".bg"
+    for verb, *rest in (["inspect", file], ["eval", file, "t.txt"], ["generate", file, "a"], ["export", file, "o.safetensors"]):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                cli.main([verb, *rest])
+            except SystemExit as left:
+                said[name + " " + verb] = [left.code, err.getvalue()]
+print(json.dumps([peak() - before, said]))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    grown_mib, said = json.loads(ran.stdout.splitlines()[-1])
+    assert grown_mib < 100
+    assert not (tmp_path / "o.safetensors").exists()
+    readable = {
+        "zstd_bomb",
+        "bfloat16",
+        "no_scale",
+        "large_config",
+        "large_shapes",
+        "wide_beyond",
+    }  # what they hold is there
+    for name, (_, words) in HOSTILE.items():
+        for verb in ("eval", "generate", "export"):
+            status, text = said[f"{name} {verb}"]
+            assert status == 2 and text.count("\n") == 1, (name, verb, text)
+            assert words in text and f"{name}.bg" in text and "\x1b" not in text, (name, verb, text)
+        assert said[f"{name} inspect"][0] == (0 if name in readable else 2), name
+
+
+def test_the_limit_of_what_is_decoded_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.bg"
+    codec.pack_tensors({"a": np.zeros(5000, np.float32), "b": np.zeros(5000, np.float32)}, path)
+    for read in (codec.unpack_tensors, inspect.inspect_artifact, codec.load_parameters):
+        with pytest.raises(bytegolf.FormatError, match=r"tensor b of 20000 bytes.* max_decoded_bytes = 39999"):
+            read(path, max_decoded_bytes=39_999)
+        read(path, max_decoded_bytes=40_000)
+    half = tmp_path / "half.bg"
+    codec.pack_tensors({"a": np.zeros(5000, np.float16), "b": np.zeros(5000, np.float16)}, half)
+    codec.unpack_tensors(half, max_decoded_bytes=20_000)
+    with pytest.raises(bytegolf.FormatError, match=r"tensor b of 20000 bytes as float32.* max_decoded_bytes = 39999"):
+        codec.load_parameters(half, max_decoded_bytes=39_999)
+    for verb in ("inspect", "eval", "generate", "surprise"):
+        words = [str(path)] if verb in ("inspect", "generate") else [str(path), str(path)]
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([verb, *words, "--max-decoded-bytes", "39999"])
+        assert "max_decoded_bytes = 39999" in capsys.readouterr().err
+
+
+def test_bfloat16_without_its_package_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)  # import fails
+    path = tmp_path / "b.bg"
+    path.write_bytes(HOSTILE["bfloat16"][0])
+    with pytest.raises(UserError, match=r"b\.bg: tensor w is bfloat16: install ml-dtypes"):
+        codec.unpack_tensors(path)
+    assert inspect.inspect_artifact(path)["tensors"][0]["raw_bytes"] == 4
+
+
+def small_model() -> bytegolf.Model:
+    config = bytegolf.Config.preset(
+        "byte260", num_layers=2, model_dim=8, num_heads=2, num_kv_heads=1, seq_len=8, xsa_last_n=0, rope_dims=4
+    )
+    return bytegolf.Model(config, threads=1)
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_numbers_that_are_none_are_refused_when_a_model_is_loaded(tmp_path: Path, scale: bool) -> None:
+    model = small_model()
+    stored = codec.quantise(model.parameters(), "int6_mixed", model.specs())
+    name = "blocks.0.mlp.fc.weight"
+    if scale:
+        stored[f"{name}.q"] = np.ones(stored[name].shape, np.int8)
+        stored[f"{name}.scale"] = np.full(stored.pop(name).shape[0], np.nan, np.float16)
+    else:
+        stored[name] = np.full_like(stored[name], np.inf)
+    path = tmp_path / "n.bg"
+    codec.pack_tensors(stored, path, model.config.text(["model"]))
+    with pytest.raises(bytegolf.FormatError, match=rf"n\.bg: tensor {name}(\.scale)? holds NaN or infinity"):
+        bytegolf.load(path)
+
+
+def test_names_and_shapes_are_compared_before_anything_is_decoded(tmp_path: Path) -> None:
+    model = small_model()
+    stored = codec.quantise(model.parameters(), "int6_mixed", model.specs())
+    text = model.config.text(["model"])
+    path = tmp_path / "s.bg"
+    other = {name: array for name, array in stored.items() if name != "smear.gate"}
+    codec.pack_tensors(other, path, text)
+    if "smear.gate" in stored:
+        with pytest.raises(bytegolf.FormatError, match=r"s\.bg: lacks smear\.gate, which its options ask for"):
+            bytegolf.load(path)
+    codec.pack_tensors(stored | {"foreign": np.zeros(2, np.float16)}, path, text)
+    with pytest.raises(bytegolf.FormatError, match=r"s\.bg: its options have no tensor foreign"):
+        bytegolf.load(path)
+    codec.pack_tensors(stored | {"blocks.1.attn_scale": np.zeros(9, np.float16)}, path, text)
+    with pytest.raises(
+        bytegolf.FormatError, match=r"tensor blocks\.1\.attn_scale has shape \(9,\), its options make it \(8,\)"
+    ):
+        bytegolf.load(path)
+    codec.pack_tensors(stored, path, text)
+    assert bytegolf.load(path).num_parameters == model.num_parameters
+
+
+def test_declared_parameters_are_those_of_the_model() -> None:
+    model = small_model()
+    assert bytegolf._bytegolf.declared_parameters(model.config) == model.specs()

@@ -1,124 +1,195 @@
-"""requirements/*.lock: every declared dependency with a version inside its bounds, hashes for all, and only what is needed."""
+"""One process at a time in a run's folder: who comes second is told who is first; who was killed holds nothing."""
 
-import importlib.util
+import errno
 import json
 import os
-import re
+import socket
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-# What `./test`, `./run` and `.ci/run` ask for.
-EXTRAS = ("demo", "data", "sweep", "docs", "notebooks", "test", "lint", "cuda")
+from bytegolf.errors import UserError
+from bytegolf.record import lock
+from bytegolf.record.lock import NAME, Holder, RunLock, holder_of, refuse_if_held
 
-
-def locked():
-    """scripts/locked.py as a module."""
-    spec = importlib.util.spec_from_file_location("locked", ROOT / "scripts" / "locked.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def versions(lock):
-    """Version of each package by a regular expression of our own."""
-    return dict(re.findall(r"^([a-z0-9][a-z0-9.-]*)==(\S+)", lock.read_text(), re.MULTILINE))
+HOLD = """
+import sys
+from pathlib import Path
+from bytegolf.record.lock import RunLock
+held = RunLock(Path(sys.argv[1]), print)
+print(held.kind, flush=True)
+sys.stdin.read()
+"""
 
 
-def declared():
-    lines = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
-    lines += [line for extra in EXTRAS for line in PROJECT["project"]["optional-dependencies"][extra]]
-    tools = PROJECT["tool"]["scikit-build"]
-    return [*lines, *(f"{tool}{tools[tool]['version']}" for tool in ("cmake", "ninja"))]
+def hold(folder, program=HOLD):
+    """A process that holds the lock until it is killed or its input ends."""
+    words = [sys.executable, "-c", program, str(folder)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    kind = process.stdout.readline().strip()
+    return process, kind
 
 
-@pytest.mark.parametrize("line", sorted(set(declared())))
-def test_every_declared_dependency_is_locked_within_its_bounds(line):
-    wanted = Requirement(line)
-    assert wanted.specifier.contains(versions(ROOT / "requirements/ci.lock")[wanted.name.lower()]), line
+def end(process, kill=False):
+    if kill:
+        process.kill()
+    process.stdin.close()
+    process.stdout.close()
+    process.wait(60)
 
 
-def test_the_compilers_packages_are_locked_within_their_bounds():
-    found = versions(ROOT / "requirements/cuda.lock")
-    asked = [Requirement(line) for line in (ROOT / "requirements/cuda.in").read_text().splitlines()]
-    assert found.keys() == {wanted.name for wanted in asked}
-    assert all(wanted.specifier.contains(found[wanted.name]) for wanted in asked)
+def unexpected(text):
+    raise AssertionError(text)
 
 
-@pytest.mark.parametrize("name", ["ci.lock", "cuda.lock"])
-def test_every_package_has_hashes_and_no_index_is_named(name):
-    text = (ROOT / "requirements" / name).read_text()
-    packages = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:] if name == "cuda.lock" else None
-    packages = packages or re.split(r"^(?=[a-z0-9])", text.partition("\n")[2], flags=re.MULTILINE)[1:]
-    assert len(packages) == len(versions(ROOT / "requirements" / name)) > 5
-    for package in packages:
-        assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", package), package.splitlines()[0]
-    assert not re.search(r"://|--(extra-)?index-url|--find-links|--trusted-host", text)
+def no_locks(handle, command, argument=0):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
-def test_what_setup_and_ci_install_are_these_extras():
-    asked = set(
-        re.findall(r"\b(?:setup|extras=)\s*([a-z,]+)", (ROOT / "test").read_text() + (ROOT / "run").read_text())
-    )
-    names = {name for words in asked for name in words.split(",") if name}
-    assert names & PROJECT["project"]["optional-dependencies"].keys() <= set(EXTRAS)
-    assert f"for extra in {' '.join(EXTRAS)};" in (ROOT / "scripts/lock.sh").read_text()
+@pytest.fixture
+def without_locks(monkeypatch):
+    """A file system without locks, for this process; NO_LOCKS is the same for others."""
+    monkeypatch.setattr(lock.fcntl, "fcntl", no_locks)
 
 
-def run(*words):
-    return subprocess.run([sys.executable, ROOT / "scripts/locked.py", *words], capture_output=True, text=True)
+NO_LOCKS = HOLD.replace(
+    "held =",
+    "import errno, fcntl\ndef no_locks(*_): raise OSError(errno.ENOLCK, 'none')\nfcntl.fcntl = no_locks\nheld =",
+)
 
 
-def test_a_part_of_the_lock_holds_what_its_packages_need():
-    if locked().read_lock((ROOT / "requirements/ci.lock").read_text())[0] != locked().here():
-        pytest.skip("the lock is of another Python")
-    said = run("--packages", "pydantic").stdout
-    names = set(re.findall(r"^([a-z0-9-]+)==", said, re.MULTILINE))
-    # Source: the metadata of pydantic 2 on PyPI.
-    assert names == {"pydantic", "pydantic-core", "annotated-types", "typing-extensions", "typing-inspection"}
-    assert said.count("--hash=sha256:") > 50
-    demo = run("--extras", "demo").stdout
-    assert "pybind11==" in demo
-    assert "jax==" not in demo
+def test_the_second_is_told_host_and_process_of_the_first(tmp_path):
+    process, kind = hold(tmp_path)
+    assert kind == "system"
+    with pytest.raises(
+        UserError, match=rf"process {process.pid} on {socket.gethostname()}, since 20.* is at work there"
+    ):
+        RunLock(tmp_path, unexpected)
+    assert holder_of(tmp_path).pid == process.pid
+    with pytest.raises(UserError, match=str(process.pid)):
+        refuse_if_held(tmp_path)
+    end(process)
+    refuse_if_held(tmp_path)
+    with RunLock(tmp_path, unexpected):
+        assert holder_of(tmp_path).pid == os.getpid()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_lock_does_not_have_is_named():
-    done = run("--extras", "track")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert "trackio" in done.stderr or "this is" in done.stderr
+def test_the_same_process_cannot_take_it_twice(tmp_path):
+    with RunLock(tmp_path, unexpected), pytest.raises(UserError, match=str(os.getpid())):
+        RunLock(tmp_path, unexpected)
 
 
-def test_a_lock_of_another_python_is_not_used():
-    module = locked()
-    system, blocks, needed_by = module.read_lock(
-        "# cpython 3.9 plan9 z80\na==1 \\\n    --hash=sha256:0\nb==2\n    # via a, c\n"
-    )
-    assert system == "cpython 3.9 plan9 z80" != module.here()
-    assert blocks == {"a": "a==1 \\\n    --hash=sha256:0\n", "b": "b==2\n"}
-    assert module.closure({"a"}, needed_by) == {"a", "b"}
-    assert module.closure({"b"}, needed_by) == {"b"}
+def test_a_killed_holder_holds_nothing(tmp_path):
+    process, _ = hold(tmp_path)
+    end(process, kill=True)
+    assert (tmp_path / NAME).exists()
+    with RunLock(tmp_path, unexpected):
+        assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
+
+
+def test_a_name_that_was_left_on_another_host_is_said(tmp_path):
+    (tmp_path / NAME).write_text(json.dumps({"host": "elsewhere", "pid": 7, "ticks": 1, "boot": "b", "since": 0}))
+    said = []
+    RunLock(tmp_path, said.append).release()
+    assert len(said) == 1 and "process 7 on elsewhere" in said[0]
 
 
 @pytest.mark.parametrize(
-    ("dependencies", "status", "words"),
-    [
-        ([{"name": "a", "version": "1", "vulns": []}], 0, "1 of 1 packages looked up"),
-        ([{"name": "a", "version": "1", "vulns": [{"id": "X-1", "fix_versions": ["2"]}]}], 1, "a 1: X-1, fixed in 2"),
-        ([{"name": "a", "skip_reason": "not found"}], 77, "skipped, no database"),
-        (None, 77, "skipped, no database"),
-    ],
+    "text", ["", "nonsense", "[]", "1", '{"host": 1}', "[" * 5000, '{"host": "h", "pid": 1e999}', "\x00" * 99]
 )
-def test_an_audit_that_looked_nothing_up_does_not_pass(tmp_path, dependencies, status, words):
-    said = "no network" if dependencies is None else json.dumps({"dependencies": dependencies})
-    (tmp_path / "pip_audit.py").write_text(f"print({said!r})")
-    audit = [sys.executable, ROOT / ".ci" / "audit.py"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(audit, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert (done.returncode, words in done.stdout) == (status, True)
+def test_what_is_in_a_free_lock_file_does_not_matter(tmp_path, text):
+    (tmp_path / NAME).write_text(text)
+    RunLock(tmp_path, unexpected).release()
+
+
+def test_a_folder_that_is_made_for_the_lock_goes_again_while_it_is_empty(tmp_path):
+    RunLock(tmp_path / "a" / "b", unexpected).release()
+    assert not (tmp_path / "a").exists()
+    with RunLock(tmp_path / "a" / "b", unexpected):
+        (tmp_path / "a" / "b" / "kept").touch()
+    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["kept"]
+
+
+def test_without_locks_the_file_itself_is_the_lock(tmp_path, without_locks):
+    with RunLock(tmp_path, unexpected) as held:
+        assert held.kind == "file"
+        with pytest.raises(UserError, match=rf"process {os.getpid()} on .* has no locks: .* remove {tmp_path / NAME}"):
+            RunLock(tmp_path, unexpected)
+        assert holder_of(tmp_path).pid == os.getpid()
+    assert holder_of(tmp_path) is None
+    RunLock(tmp_path, unexpected).release()
+
+
+def test_without_locks_a_killed_process_of_this_host_holds_nothing(tmp_path, without_locks):
+    process, kind = hold(tmp_path, NO_LOCKS)
+    assert kind == "file"
+    with pytest.raises(UserError, match=f"process {process.pid} "):
+        RunLock(tmp_path, unexpected)
+    end(process, kill=True)
+    assert holder_of(tmp_path) is None
+    with RunLock(tmp_path, unexpected):
+        assert holder_of(tmp_path).pid == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_a_process_of_another_host_is_believed(tmp_path, without_locks):
+    here = Holder.this()
+    for host, pid, ticks, held in [
+        ("elsewhere", here.pid, here.ticks, True),
+        (here.host, here.pid, here.ticks, True),
+        (here.host, here.pid, here.ticks + 1, False),  # the number was given again
+        (here.host, 1 << 30, 1, False),
+    ]:
+        text = json.dumps({"host": host, "pid": pid, "ticks": ticks, "boot": here.boot, "since": 0})
+        (tmp_path / NAME).write_text(text)
+        if held:
+            with pytest.raises(UserError, match=f"process {pid} on {host}"):
+                RunLock(tmp_path, unexpected)
+        else:
+            RunLock(tmp_path, unexpected).release()
+
+
+def test_of_many_at_once_one_gets_it(tmp_path):
+    program = """
+import sys, time
+from pathlib import Path
+from bytegolf.errors import UserError
+from bytegolf.record.lock import RunLock
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    held = RunLock(Path(sys.argv[1]), print)
+except UserError:
+    print("refused", flush=True)
+else:
+    print("got it", flush=True)
+    sys.stdin.read()
+    held.release()
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "run")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    words = [process.stdout.readline().strip() for process in processes]
+    for process in processes:
+        end(process)
+    assert sorted(words) == ["got it", "refused", "refused", "refused"]
+    assert not (tmp_path / "run" / NAME).exists()
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        RunLock(tmp_path / "file", unexpected)

@@ -12,6 +12,7 @@ import pytest
 from bytegolf import FormatError, NumericsError, _bytegolf
 from bytegolf.checkpoint import read_checkpoint, write_checkpoint
 from bytegolf.config import Config
+from bytegolf.data.shards import write_shards
 from bytegolf.model import Model
 from bytegolf.trainer import StepResult, Trainer
 
@@ -350,3 +351,67 @@ def test_wrong_arguments_are_named() -> None:
 def test_seeds_decide_weights_and_order() -> None:
     first = [Trainer(tiny(shuffle=True), text(), seed=seed).step().ce for seed in (1, 1, 2)]
     assert first[0] == first[1] != first[2]
+
+
+def test_damage_in_the_data_under_a_run_leaves_the_state_of_whole_steps(tmp_path: Path) -> None:
+    write_shards([bytes((text() - 4).astype(np.uint8))], tmp_path / "data", prefix="train")
+    trainer = Trainer(tiny(iterations=10**6), tmp_path / "data")
+    trainer.step()
+    shard = next((tmp_path / "data").glob("*.bin"))
+    with shard.open("r+b") as file:  # in place, as a disk that fails would
+        file.seek(1024)
+        file.write(b"\xff" * (shard.stat().st_size - 1024))
+    with pytest.raises(FormatError, match=rf"{shard.name}.*65535"):
+        while True:
+            before = state_of(trainer)
+            trainer.step()
+    assert trainer.whole
+    assert_equal(state_of(trainer), before)
+    trainer.checkpoint(tmp_path / "c")
+    tensors, facts = read_checkpoint(tmp_path / "c")
+    assert facts["progress"]["step"] == trainer.steps_done > 0
+    assert tensors["weights/tok_emb.weight"].tobytes() == before["weights/tok_emb.weight"].tobytes()
+
+
+def test_a_checkpoint_knows_its_data_by_what_it_holds(tmp_path: Path) -> None:
+    ids = text()
+    trainer = Trainer(tiny(), ids)
+    trainer.step()
+    trainer.checkpoint(tmp_path / "c", held_out="a" * 64)
+    write_shards([bytes((ids - 4).astype(np.uint8))], tmp_path / "data", prefix="train")
+    shards = _bytegolf.ShardSet(tmp_path / "data")
+    in_file = shards.read(0, len(shards))
+    for data, problem in [
+        (ids, None),
+        (ids[::-1], "other training data"),
+        (ids[:-1], "data of 3000 ids there, 2999 here"),
+    ]:
+        other = Trainer(tiny(), data)
+        if problem is None:
+            other.resume(tmp_path / "c", held_out="a" * 64)
+            assert other.steps_done == 1
+        else:
+            with pytest.raises(ValueError, match=problem):
+                other.resume(tmp_path / "c")
+            assert other.steps_done == 0
+    assert Trainer(tiny(), in_file).data_sha256 == Trainer(tiny(), tmp_path / "data").data_sha256 != trainer.data_sha256
+    with pytest.raises(ValueError, match="other held-out data"):
+        Trainer(tiny(), ids).resume(tmp_path / "c", held_out="b" * 64)
+    Trainer(tiny(), ids).resume(tmp_path / "c")  # what is not scored need not say
+
+
+def test_a_checkpoint_of_an_older_version_says_what_it_cannot_say(tmp_path: Path) -> None:
+    ids = text()
+    trainer = Trainer(tiny(), ids)
+    trainer.step()
+    tensors, facts = read_checkpoint(trainer.checkpoint(tmp_path / "new").parent)
+    older = {name: fact for name, fact in facts.items() if name not in ("data_sha256", "held_out_sha256")}
+    write_checkpoint(tmp_path / "old", tensors, older)
+    said: list[str] = []
+    other = Trainer(tiny(), ids)
+    other.resume(tmp_path / "old", held_out="a" * 64, say=said.append)
+    assert other.steps_done == 1 and len(said) == 1 and "an older version wrote it" in said[0]
+    with pytest.warns(UserWarning, match="an older version wrote it"):
+        Trainer(tiny(), ids[::-1]).resume(tmp_path / "old")
+    with pytest.raises(ValueError, match="data of 3000 ids there"):
+        Trainer(tiny(), ids[:-5]).resume(tmp_path / "old")

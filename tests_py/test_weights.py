@@ -16,6 +16,8 @@ from test_model import PRESETS, random_model, tiny
 
 import bytegolf
 from bytegolf import Config, FormatError, Model, Trainer, cli, load_safetensors, save_safetensors
+from bytegolf.checkpoint import write_checkpoint
+from bytegolf.stored.packing import pack_command
 from bytegolf.weights_config import implied_options
 
 SHARED = Path(os.environ.get("BYTEGOLF_SHARED", Path(__file__).resolve().parents[1] / ".." / "shared"))
@@ -415,3 +417,59 @@ def test_no_changed_byte_of_a_header_brings_another_error(at, value, cut, tmp_pa
         assert str(path) in str(error)
     else:
         assert not cut and set(loaded.parameters()) == set(model.parameters())
+
+
+def safetensors_of(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+TWICE = b'{"a": %b, "a": %b}' % (json.dumps(ONE).encode(), json.dumps(ONE).encode())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (safetensors_of(TWICE, bytes(4)), "its header has 'a' twice"),
+        (safetensors_of({"a\x1b[2J": ONE}, bytes(4)), r"'a\x1b[2J', which is not printable"),
+        (safetensors_of(b'{"a":' * 100_000), "its header nests too deeply"),
+        (struct.pack("<Q", 1 << 62) + b"{}", "a header of 4611686018427387904 bytes in a file of 10"),
+        (struct.pack("<Q", 17 << 20) + bytes(17 << 20), "16777216 are allowed"),
+        (b"abc", "a header of"),
+        (safetensors_of({"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}, bytes(4)), "F8_E4M3"),
+        (safetensors_of({"a": ONE | {"data_offsets": [4, 8]}}, bytes(8)), "no safetensors file"),
+        (safetensors_of({"a": ONE | {"shape": [1 << 40]}}, bytes(4)), "no safetensors file"),
+    ],
+    ids=["twice", "escape", "deep", "huge", "large", "short", "float8", "hole", "lie"],
+)
+def test_headers_that_lie_are_refused_with_the_file(tmp_path, data, words):
+    path = tmp_path / "h.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(FormatError) as caught:
+        load_safetensors(path, Config.preset("byte260"))
+    assert words in str(caught.value) and "h.safetensors" in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_a_config_larger_than_its_file_builds_no_model(tmp_path):
+    path = tmp_path / "c.safetensors"
+    text = "family = byte260\nnum_layers = 24\nmodel_dim = 65536\nnum_heads = 16\nnum_kv_heads = 8\n"
+    path.write_bytes(safetensors_of({"__metadata__": {"bytegolf": text}, "a": ONE}, bytes(4)))
+    with pytest.raises(FormatError, match=r"c\.safetensors: .*(24|num_layers)"):
+        load_safetensors(path)
+
+
+def test_checkpoints_of_no_run_are_refused_in_words(tmp_path):
+    text = Config.preset("byte260").text(["model"])
+    for number, facts in enumerate(
+        [{}, {"config": text}, {"config": text, "progress": {}}, {"config": 3, "progress": 3}]
+    ):
+        folder = tmp_path / str(number)
+        write_checkpoint(folder, {"weights/a": np.zeros(2, np.float32)}, facts)
+        with pytest.raises(FormatError, match="neither the options nor the step"):
+            pack_command(folder, tmp_path / "o.bg", "raw", "int6_mixed", None)
+    whole = tmp_path / "whole"
+    write_checkpoint(whole, {"weights/a": np.zeros(2, np.float32)}, {"config": text, "progress": {"step": 3}})
+    with pytest.raises(FormatError, match=r"whole: 1 tensors for num_layers = 13"):
+        pack_command(whole, tmp_path / "o.bg", "raw", "int6_mixed", None)
+    assert not (tmp_path / "o.bg").exists()

@@ -68,7 +68,7 @@ mode_t current_umask() {
 }  // namespace
 
 void throw_system_error(std::string_view what, const std::string& path, int error_number) {
-  throw SystemError(words(what, path) + ": " + std::strerror(error_number));
+  throw FileError(words(what, path) + ": " + std::strerror(error_number), error_number);
 }
 
 Bytes read_file(const std::string& path, size_t cap_bytes) {

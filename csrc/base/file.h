@@ -8,11 +8,19 @@
 #include <string_view>
 #include <vector>
 
+#include "base/check.h"
+
 namespace bg {
 
 using Bytes = std::vector<uint8_t>;
 
-/// Throws SystemError: "WHAT PATH: the text of errno". For every failed system call on a file.
+/// A failed system call on a file, and its errno, which Python's OSError carries too.
+struct FileError : SystemError {
+  FileError(const std::string& message, int number) : SystemError(message), error_number(number) {}
+  int error_number;
+};
+
+/// Throws FileError: "WHAT PATH: the text of errno". For every failed system call on a file.
 [[noreturn]] void throw_system_error(std::string_view what, const std::string& path, int error_number);
 
 /// The whole file. Throws SystemError when it cannot be read (missing, a folder, no permission), FormatError when it is

@@ -1,7 +1,9 @@
 #include "base/hash.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
+#include <vector>
 
 namespace bg {
 namespace {
@@ -55,6 +57,30 @@ Sha256 sha256(std::span<const uint8_t> bytes) {
   Sha256 out;
   for (int i = 0; i < 32; ++i) out[i] = static_cast<uint8_t>(h[i / 4] >> (24 - 8 * (i % 4)));
   return out;
+}
+
+Sha256 hmac_sha256(std::span<const uint8_t> key, std::span<const uint8_t> message) {
+  constexpr size_t kBlock = 64;
+  std::array<uint8_t, kBlock> padded{};
+  if (key.size() > kBlock) {
+    const Sha256 short_key = sha256(key);
+    std::copy(short_key.begin(), short_key.end(), padded.begin());
+  } else {
+    std::copy(key.begin(), key.end(), padded.begin());
+  }
+  const auto hash = [&](uint8_t pad, std::span<const uint8_t> rest) {
+    std::vector<uint8_t> text;
+    for (const uint8_t b : padded) text.push_back(b ^ pad);
+    text.insert(text.end(), rest.begin(), rest.end());
+    return sha256(text);
+  };
+  return hash(0x5c, hash(0x36, message));
+}
+
+bool equal_in_constant_time(const Sha256& a, const Sha256& b) {
+  uint8_t different = 0;
+  for (size_t i = 0; i < a.size(); ++i) different = static_cast<uint8_t>(different | (a[i] ^ b[i]));
+  return different == 0;
 }
 
 std::string hex(const Sha256& digest) {

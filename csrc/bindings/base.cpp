@@ -6,6 +6,7 @@
 #include "base/cuda_libraries.h"
 #include "base/memory.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
 #include "hwy/highway.h"
 
 namespace bg::bindings {
@@ -44,8 +45,9 @@ void bind_base(py::module_& m) {
       "built (with CUDA kernels), unusable (why no GPU can be used; empty when one can), driver and runtime "
       "(versions), "
       "gpus (name, capability, total_bytes of each visible one).");
-  m.def("add_cuda_library_folder", &add_cuda_library_folder, py::arg("folder"),
-        "A folder to search for CUDA libraries before the system's; only before their first use.");
+  m.def(
+      "add_cuda_library_folder", [](const PathBytes& folder) { add_cuda_library_folder(folder.bytes); },
+      py::arg("folder"), "A folder to search for CUDA libraries before the system's; only before their first use.");
   m.def(
       "cuda_library_report",
       [] {
@@ -53,7 +55,7 @@ void bind_base(py::module_& m) {
         for (const CudaLibraryReport& library : cuda_library_report()) {
           py::dict row;
           row["name"] = library.name;
-          row["path"] = library.path;
+          row["path"] = path_text(library.path);
           row["version"] = library.version;
           row["problem"] = library.problem;
           row["always"] = library.always;

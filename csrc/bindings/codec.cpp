@@ -4,6 +4,7 @@
 
 #include "base/half.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
 #include "codec/artifact.h"
 #include "codec/quantise.h"
 
@@ -67,7 +68,7 @@ DType dtype_of(const std::string& name) {
 using ByteArray = py::array_t<uint8_t, py::array::c_style>;
 using TensorTuple = std::tuple<std::string, std::string, std::vector<int64_t>, ByteArray>;  // name, dtype, shape, bytes
 
-size_t write_tensors(const std::string& path, const std::vector<TensorTuple>& tensors, const std::string& config,
+size_t write_tensors(const PathBytes& path, const std::vector<TensorTuple>& tensors, const std::string& config,
                      int threads) {
   std::vector<TensorView> views;
   for (const auto& [name, dtype, dims, bytes] : tensors) {
@@ -75,30 +76,37 @@ size_t write_tensors(const std::string& path, const std::vector<TensorTuple>& te
   }
   const py::gil_scoped_release release;
   ThreadPool pool(threads);
-  return write_artifact(pool, path, views, config);
+  return write_artifact(pool, path.bytes, views, config);
 }
 
-py::dict read_tensors(const std::string& path, int threads) {
+// What is known of a tensor before its bytes are decoded.
+py::dict facts_of(const StoredTensor& t) {
+  py::dict row;
+  row["name"] = t.name;
+  row["dtype"] = name_of(t.dtype);
+  row["shape"] = py::tuple(py::cast(t.dims));
+  row["coding"] = name_of(t.coding);
+  return row;
+}
+
+py::dict decoded(const ArtifactReader& reader, Keep keep, int threads) {
   Artifact artifact;
   {
     const py::gil_scoped_release release;
     ThreadPool pool(threads);
-    artifact = read_artifact(pool, path);
+    artifact = reader.read(pool, keep);
   }
   py::list tensors;
   for (StoredTensor& t : artifact.tensors) {
-    // The array takes over the bytes: no copy.
-    auto owned = std::make_unique<Bytes>(std::move(t.bytes));
-    py::capsule owner(owned.get(), [](void* p) { delete static_cast<Bytes*>(p); });
-    Bytes* bytes = owned.release();
-    const py::array_t<uint8_t> array(static_cast<py::ssize_t>(bytes->size()), bytes->data(), owner);
-    py::dict row;
-    row["name"] = t.name;
-    row["dtype"] = name_of(t.dtype);
-    row["shape"] = py::tuple(py::cast(t.dims));
-    row["coding"] = name_of(t.coding);
+    py::dict row = facts_of(t);
     row["stored_bytes"] = t.stored_bytes;
-    row["bytes"] = array;
+    if (keep == Keep::bytes) {
+      // The array takes over the bytes: no copy.
+      auto owned = std::make_unique<Bytes>(std::move(t.bytes));
+      py::capsule owner(owned.get(), [](void* p) { delete static_cast<Bytes*>(p); });
+      Bytes* bytes = owned.release();
+      row["bytes"] = py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes->size()), bytes->data(), owner);
+    }
     tensors.append(row);
   }
   py::dict out;
@@ -123,9 +131,33 @@ void bind_codec(py::module_& m) {
   m.def("write_artifact", &write_tensors, py::arg("path"), py::arg("tensors"), py::arg("config"),
         py::arg("threads") = 0,
         "Writes (name, dtype, shape, uint8 bytes) tuples as an artifact, atomically; returns its bytes.");
-  m.def("read_artifact", &read_tensors, py::arg("path"), py::arg("threads") = 0,
-        "An artifact as a dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, "
-        "frame_bytes, model_bytes.");
+  m.attr("MAX_DECODED_BYTES") = kMaxDecodedBytes;
+  py::class_<ArtifactReader>(m, "ArtifactReader", "An artifact in two steps: what its front says, then its tensors.")
+      .def(py::init([](const PathBytes& path, uint64_t max_decoded_bytes) {
+             const py::gil_scoped_release release;
+             return std::make_unique<ArtifactReader>(path.bytes, max_decoded_bytes);
+           }),
+           py::arg("path"), py::arg("max_decoded_bytes") = kMaxDecodedBytes,
+           "Checks the file's front and checksum. FormatError naming path and offset, also when all tensors together "
+           "unpack to more than max_decoded_bytes; OSError when it cannot be read.")
+      .def_property_readonly(
+          "config", [](const ArtifactReader& self) { return self.front().config; }, "The configuration text.")
+      .def_property_readonly(
+          "tensors",
+          [](const ArtifactReader& self) {
+            py::list out;
+            for (const StoredTensor& t : self.front().tensors) out.append(facts_of(t));
+            return out;
+          },
+          "One dict per tensor: name, dtype, shape, coding. Nothing is decoded for it.")
+      .def(
+          "read", [](const ArtifactReader& self, int threads) { return decoded(self, Keep::bytes, threads); },
+          py::arg("threads") = 0,
+          "A dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, "
+          "model_bytes.")
+      .def(
+          "check", [](const ArtifactReader& self, int threads) { return decoded(self, Keep::nothing, threads); },
+          py::arg("threads") = 0, "The same without bytes: everything is decoded and checked, nothing is kept.");
 }
 
 }  // namespace bg::bindings

@@ -3,6 +3,7 @@
 
 #include "base/identity.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
 
 namespace bg::bindings {
 namespace {
@@ -22,6 +23,25 @@ std::vector<Section> sections_of(const std::vector<std::string>& names) {
   return out;
 }
 
+// Options are UTF-8. A value that came from a command line in another encoding is UTF-8 too if its bytes are.
+std::string utf8(const std::string& name, const py::str& value) {
+  PyObject* encoded = PyUnicode_AsUTF8String(value.ptr());
+  if (encoded == nullptr) {
+    PyErr_Clear();
+    const std::string bytes = path_bytes(value);
+    encoded = PyUnicode_DecodeUTF8(bytes.data(), static_cast<py::ssize_t>(bytes.size()), nullptr);
+    if (encoded != nullptr) {
+      Py_DECREF(encoded);
+      return bytes;
+    }
+    PyErr_Clear();
+    throw InvalidArgument("option " + name + " = " +
+                          std::string(py::str(py::module_::import("builtins").attr("ascii")(value))) +
+                          " is not UTF-8, as options must be; give that file or folder another name, or a link");
+  }
+  return py::reinterpret_steal<py::bytes>(encoded);
+}
+
 }  // namespace
 
 void bind_config(py::module_& m) {
@@ -39,8 +59,10 @@ void bind_config(py::module_& m) {
       .def_property_readonly("byte_offset", &Config::byte_offset, "id of byte 0")
       .def_property_readonly("bos_id", &Config::bos_id, "id that starts a document, -1 where the vocabulary has none")
       .def_property_readonly("mlp_dim", &Config::mlp_dim, "elements; MLP width F")
-      .def("set", &Config::set, py::arg("name"), py::arg("value"),
-           "Sets one option from its text form; ValueError when unknown or out of range.")
+      .def(
+          "set", [](Config& self, const std::string& name, const py::str& value) { self.set(name, utf8(name, value)); },
+          py::arg("name"), py::arg("value"),
+          "Sets one option from its text form; ValueError when unknown or out of range.")
       .def("get", &Config::get, py::arg("name"), "Text form of one option.")
       .def("validate", &Config::validate, "ValueError when options contradict each other.")
       .def(

@@ -1,21 +1,12 @@
 // Vocabularies, shards and batches, for Python.
-#include <pybind11/stl/filesystem.h>
-
-#include <filesystem>
-
 #include "base/check.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
 #include "data/loader.h"
 #include "data/shard.h"
 
 namespace bg::bindings {
 namespace {
-
-// Bytes of the file system as Python's str.
-py::str file_name(const std::string& bytes) {
-  return py::reinterpret_steal<py::str>(
-      PyUnicode_DecodeFSDefaultAndSize(bytes.data(), static_cast<py::ssize_t>(bytes.size())));
-}
 
 // Files are held against the manifests beside them before they are opened. A manifest is JSON, which Python reads.
 std::shared_ptr<const ShardSet> open_shards(const std::vector<std::string>& where, const Vocab& vocab,
@@ -25,13 +16,13 @@ std::shared_ptr<const ShardSet> open_shards(const std::vector<std::string>& wher
   for (const ShardFiles& files : found) {
     py::list names;
     for (const std::string& path : files.paths)
-      names.append(file_name(std::filesystem::path(path).filename().string()));
+      names.append(path_text(std::filesystem::path(path).filename().string()));
     const py::cpp_function matches([files](const std::filesystem::path& name) { return files.matches(name.string()); });
-    places.append(py::make_tuple(file_name(files.folder), names, matches));
+    places.append(py::make_tuple(path_text(files.folder), names, matches));
   }
   py::module_::import("bytegolf.manifest").attr("hold")(places, vocab.name, hashes);
   auto set = ShardSet::open(found, vocab);
-  for (const std::string& note : set->notes()) py::module_::import("warnings").attr("warn")(file_name(note));
+  for (const std::string& note : set->notes()) py::module_::import("warnings").attr("warn")(path_text(note));
   return set;
 }
 
@@ -63,8 +54,9 @@ std::shared_ptr<const ShardSet> shard_set(const py::object& data, const std::str
   std::vector<std::string> where;
   const auto path_of = [](py::handle item) {
     try {
-      return item.cast<std::filesystem::path>().string();
-    } catch (const py::cast_error&) {
+      return path_bytes(item);
+    } catch (const py::error_already_set& error) {
+      if (!error.matches(PyExc_TypeError)) throw;
       throw py::type_error("expected shards as a path, a list of paths or an array of ids, got " +
                            std::string(py::str(py::type::of(item))));
     }
@@ -122,7 +114,7 @@ void bind_data(py::module_& m) {
           "shards",
           [](const ShardSet& s) {
             py::list out;
-            for (const auto& shard : s.shards()) out.append(py::make_tuple(file_name(shard.path), shard.ids));
+            for (const auto& shard : s.shards()) out.append(py::make_tuple(path_text(shard.path), shard.ids));
             return out;
           },
           "List of (path, ids).")

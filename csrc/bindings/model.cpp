@@ -90,6 +90,29 @@ std::shared_ptr<Model> make(const Config& config, const std::string& device, con
   return std::make_shared<Model>(config, ctx_named(device, dtype, threads), seed);
 }
 
+py::list rows_of(std::span<const ParamSpec> specs) {
+  py::list rows;
+  for (const ParamSpec& s : specs) {
+    py::dict row;
+    row["name"] = s.name;
+    row["shape"] = py::tuple(py::cast(dims_of(s.shape)));
+    row["group"] = name_of(s.group);
+    row["codec"] = name_of(s.codec);
+    row["averaged"] = s.averaging == Averaging::on;
+    rows.append(row);
+  }
+  return rows;
+}
+
+// Declares, and allocates nothing.
+py::list declared(const Config& config) {
+  config.validate();
+  const std::unique_ptr<System> system = make_system(config, 0);
+  ParamTable params;
+  system->declare(params);
+  return rows_of(params.specs());
+}
+
 void bind_losses(py::module_& m) {
   py::class_<Losses>(m, "Losses", "Means over the scored positions, in nats; total is what backward() differentiates.")
 #define BG_LOSS(name, part, scheduled, weight, doc) .def_readonly(#name, &Losses::name, doc)
@@ -115,6 +138,8 @@ void bind_losses(py::module_& m) {
 
 void bind_model(py::module_& m) {
   bind_losses(m);
+  m.def("declared_parameters", &declared, py::arg("config"),
+        "Model(config).specs() without the model: nothing is allocated. ValueError as there.");
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Parameters, forward, loss and backward; see bytegolf.Model.")
       .def(py::init(&make), py::arg("config"), py::arg("device") = "cpu", py::arg("dtype") = "float32",
            py::arg("seed") = 0, py::arg("threads") = 0)
@@ -153,20 +178,7 @@ void bind_model(py::module_& m) {
       .def(
           "synchronise", [](const Model& self) { synchronise(self.ctx()); }, py::call_guard<py::gil_scoped_release>())
       .def(
-          "specs",
-          [](const Model& self) {
-            py::list rows;
-            for (const ParamSpec& s : self.params().specs()) {
-              py::dict row;
-              row["name"] = s.name;
-              row["shape"] = py::tuple(py::cast(dims_of(s.shape)));
-              row["group"] = name_of(s.group);
-              row["codec"] = name_of(s.codec);
-              row["averaged"] = s.averaging == Averaging::on;
-              rows.append(row);
-            }
-            return rows;
-          },
+          "specs", [](const Model& self) { return rows_of(self.params().specs()); },
           "One dict per parameter: name, shape, group (optimiser), codec, averaged.")
       .def("load_parameters", &load, py::arg("params"))
       .def("zero_gradients", &Model::zero_gradients, py::call_guard<py::gil_scoped_release>(),

@@ -2,14 +2,47 @@
 #include "bindings/bindings.h"
 
 #include "base/check.h"
+#include "base/file.h"
+#include "bindings/paths.h"
 
 namespace bg::bindings {
 namespace {
 
-// An exception class of bytegolf's own, made once and kept by the module.
+// The exception class of bytegolf's own that stands for E, made once and kept by the module.
+template <class E>
+PyObject*& exception_class() {
+  static PyObject* made = nullptr;
+  return made;
+}
+
 template <class E>
 void add_exception(py::module_& m, const char* name, PyObject* base, const char* doc) {
-  py::register_exception<E>(m, name, base).attr("__doc__") = doc;
+  py::exception<E> made(m, name, base);
+  made.attr("__doc__") = doc;
+  exception_class<E>() = made.release().ptr();
+}
+
+void raise(PyObject* type, const std::exception& error, int error_number = 0) {
+  const py::object made = py::reinterpret_borrow<py::object>(type)(message_text(error.what()));
+  if (error_number != 0) made.attr("errno") = error_number;
+  PyErr_SetObject(type, made.ptr());
+}
+
+// The core's errors as Python's, most special first.
+void translate(std::exception_ptr pointer) {
+  try {
+    if (pointer) std::rethrow_exception(pointer);
+  } catch (const FormatError& error) {
+    raise(exception_class<FormatError>(), error);
+  } catch (const NumericsError& error) {
+    raise(exception_class<NumericsError>(), error);
+  } catch (const FileError& error) {
+    raise(exception_class<SystemError>(), error, error.error_number);
+  } catch (const SystemError& error) {
+    raise(exception_class<SystemError>(), error);
+  } catch (const InvalidArgument& error) {
+    raise(PyExc_ValueError, error);
+  }
 }
 
 }  // namespace
@@ -25,13 +58,7 @@ PYBIND11_MODULE(_bytegolf, m) {
                                "or tensor; no weight, moment or average has changed.");
   add_exception<SystemError>(m, "SystemError", PyExc_OSError,
                              "The system refused memory, a file or a device. The message says what was asked for.");
-  py::register_exception_translator([](std::exception_ptr p) {
-    try {
-      if (p) std::rethrow_exception(p);
-    } catch (const InvalidArgument& error) {
-      PyErr_SetString(PyExc_ValueError, error.what());
-    }
-  });
+  py::register_exception_translator(&translate);
   bind_config(m);
   bind_base(m);
   bind_array(m);

@@ -242,6 +242,8 @@ void bind_trainer(py::module_& m) {
           "Name of each tensor of state() -> a 64-bit number of its bits: equal on all ranks as long as they agree.")
       .def("pause", &Trainer::pause, "Stops the run's clock until the next step.")
       .def_property_readonly("done", &Trainer::done, "Whether no further step may begin.")
+      .def_property_readonly("whole", &Trainer::whole,
+                             "Whether state() is that of whole steps: false after an error while weights were moving.")
       .def_property_readonly(
           "progress", [](const Trainer& self) { return dict_of(self.progress()); },
           "Dict of step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s.")

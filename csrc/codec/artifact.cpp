@@ -23,6 +23,14 @@ constexpr size_t kSharedRecordBytes = 512 << 10;  // a shared record is closed b
 constexpr size_t kMixLimitBytes = 4 << 20;        // beyond this the mixing coder (about 4 MB/s) would make reading slow
 constexpr int64_t kGridElements = 4096;           // smaller int8 matrices are not worth classes of their own
 constexpr size_t kMaxFileBytes = size_t{64} << 30;
+// What unpacks to more than this, and to more than so many times its own bytes, is decoded once for nothing before
+// memory is taken for it. Trained weights never are.
+constexpr size_t kBelievedBytes = 1 << 20;
+constexpr size_t kBelievedRatio = 32;
+
+bool is_believed(uint64_t raw_bytes, uint64_t stored_bytes) {
+  return raw_bytes <= kBelievedBytes || raw_bytes / kBelievedRatio <= stored_bytes;
+}
 
 /// Rows and columns of a tensor for the grid coder: the first dimension against the rest; a vector is one row.
 GridView grid_of(const std::vector<int64_t>& dims, std::span<const uint8_t> bytes) {
@@ -40,12 +48,33 @@ void split_planes(std::span<const uint8_t> in, size_t width, uint8_t* out) {
     for (size_t i = 0; i < n; ++i) out[b * n + i] = in[i * width + b];
   }
 }
-void join_planes(const uint8_t* in, size_t width, std::span<uint8_t> out) {
-  const size_t n = out.size() / width;
-  for (size_t b = 0; b < width; ++b) {
-    for (size_t i = 0; i < n; ++i) out[i * width + b] = in[b * n + i];
+
+/// The way back: takes the planes of several tensors, one after the other, in pieces of any size.
+class PlaneJoiner {
+ public:
+  struct Target {
+    std::span<uint8_t> out;
+    size_t width;
+  };
+  explicit PlaneJoiner(std::vector<Target> targets) : targets_(std::move(targets)) {}
+  void take(std::span<const uint8_t> piece) {
+    while (!piece.empty()) {
+      const auto [out, width] = targets_[tensor_];
+      if (at_ == out.size()) {
+        ++tensor_, at_ = 0;
+        continue;
+      }
+      const size_t n = out.size() / width, plane = at_ / n, first = at_ % n, count = std::min(piece.size(), n - first);
+      for (size_t i = 0; i < count; ++i) out[(first + i) * width + plane] = piece[i];
+      at_ += count;
+      piece = piece.subspan(count);
+    }
   }
-}
+
+ private:
+  std::vector<Target> targets_;
+  size_t tensor_ = 0, at_ = 0;
+};
 
 /// The smallest of raw, zstd and mix for one record of the index.
 Bytes code_record(const ArtifactIndex& index, RecordInfo& record, std::span<const TensorView> tensors) {
@@ -63,7 +92,8 @@ Bytes code_record(const ArtifactIndex& index, RecordInfo& record, std::span<cons
   if (raw.size() <= kMixLimitBytes) mix = encode_mix(mix_parts(index, record), raw);
   Bytes best = std::move(raw);
   if (zstd.size() < best.size()) best = std::move(zstd), record.coding = Coding::zstd;
-  if (!mix.empty() && mix.size() < best.size()) best = std::move(mix), record.coding = Coding::mix;
+  if (!mix.empty() && mix.size() < best.size() && record.raw_bytes <= kMaxMixRatio * mix.size())
+    best = std::move(mix), record.coding = Coding::mix;
   return best;
 }
 
@@ -115,10 +145,13 @@ Bytes code_grids(ThreadPool& pool, std::span<const TensorView> tensors, std::vec
 }
 
 void check_tensors(std::span<const TensorView> tensors) {
+  BG_CHECK(tensors.size() <= kMaxArtifactTensors, tensors.size(), "tensors, but an artifact holds", kMaxArtifactTensors,
+           "at most");
   std::set<std::string_view> names;
   for (const TensorView& t : tensors) {
     BG_CHECK(!t.name.empty() && t.name.size() <= 1024 && is_utf8(t.name),
              "a tensor's name must be 1 to 1024 bytes of UTF-8, got", t.name);
+    BG_CHECK(!has_control(t.name), "a tensor's name holds a control character");
     BG_CHECK(names.insert(t.name).second, "two tensors are called", t.name);
     BG_CHECK(t.dims.size() <= 8, "tensor", t.name, "has rank", t.dims.size(), "but 8 is the most");
     uint64_t elements = 1, extent = 1;
@@ -199,7 +232,9 @@ const char* name_of(Coding coding) {
 
 Bytes pack_artifact(ThreadPool& pool, std::span<const TensorView> tensors, std::string_view config) {
   check_tensors(tensors);
-  BG_CHECK(is_utf8(config), "the config of an artifact must be UTF-8");
+  BG_CHECK(is_utf8(config) && !has_control(config, kConfigControls),
+           "the config of an artifact must be UTF-8 without control characters");
+  BG_CHECK(config.size() <= kMaxConfigBytes, "a config of", config.size(), "bytes; 1 MiB is allowed");
   ArtifactIndex index;
   index.config = config;
   std::vector<uint32_t> grids;
@@ -238,8 +273,10 @@ Bytes pack_artifact(ThreadPool& pool, std::span<const TensorView> tensors, std::
   return out;
 }
 
-Artifact unpack_artifact(ThreadPool& pool, std::span<const uint8_t> file, const std::string& path) {
-  const ArtifactIndex index = read_index(file, path);
+namespace {
+
+Artifact decode(ThreadPool& pool, const ArtifactIndex& index, std::span<const uint8_t> file, const std::string& path,
+                Keep keep) {
   Artifact out;
   out.config = index.config;
   out.file_bytes = file.size();
@@ -250,37 +287,47 @@ Artifact unpack_artifact(ThreadPool& pool, std::span<const uint8_t> file, const 
     s.dtype = t.dtype;
     s.dims = t.dims;
     s.coding = index.records[t.record].coding;
-    s.bytes.resize(static_cast<size_t>(t.bytes));
     out.tensors.push_back(std::move(s));
   }
+  const auto size = [&](uint32_t id) { return static_cast<size_t>(index.tensors[id].bytes); };
   const auto decode_plain = [&](const RecordInfo& r, const std::string& what) {
     const auto stored = file.subspan(r.offset, r.stored_bytes);
-    Bytes raw(r.raw_bytes);
     std::vector<size_t> shares(r.tensors.size());
-    if (r.coding == Coding::raw) {
-      if (stored.size() != raw.size())
-        throw FormatError(what + ": " + words(stored.size(), "raw bytes for", raw.size()));
-      if (!raw.empty()) std::memcpy(raw.data(), stored.data(), raw.size());
-    } else if (r.coding == Coding::zstd) {
-      zstd_decompress(stored, raw, what);
-    } else {
+    Bytes raw;  // what a mix record decodes to; its tensors are predicted from each other
+    if (r.coding == Coding::mix) {
+      raw.resize(r.raw_bytes);
       decode_mix(mix_parts(index, r), stored, raw, shares, what);
+    }
+    const auto nowhere = [](std::span<const uint8_t>) {};
+    if (r.coding == Coding::zstd && (keep == Keep::nothing || !is_believed(r.raw_bytes, r.stored_bytes)))
+      zstd_stream(stored, r.raw_bytes, what, nowhere);
+    if (keep == Keep::bytes) {
+      const auto flat = r.coding == Coding::mix ? std::span<const uint8_t>(raw) : stored;
+      std::vector<PlaneJoiner::Target> targets;
+      size_t at = 0;
+      if (r.coding == Coding::zstd) zstd_check(stored, r.raw_bytes, what);
+      for (const uint32_t id : r.tensors) {
+        StoredTensor& t = out.tensors[id];
+        t.bytes.resize(size(id));
+        targets.push_back({t.bytes, size_of(t.dtype)});
+        if (r.coding != Coding::zstd && size(id) != 0) std::memcpy(t.bytes.data(), flat.data() + at, size(id));
+        at += size(id);
+      }
+      if (r.coding == Coding::zstd) {
+        PlaneJoiner joiner(std::move(targets));
+        zstd_stream(stored, r.raw_bytes, what, [&](std::span<const uint8_t> piece) { joiner.take(piece); });
+      }
     }
     size_t at = 0;
     for (size_t i = 0; i < r.tensors.size(); ++i) {
-      StoredTensor& t = out.tensors[r.tensors[i]];
-      if (r.coding == Coding::zstd)
-        join_planes(raw.data() + at, size_of(t.dtype), t.bytes);
-      else if (!t.bytes.empty())
-        std::memcpy(t.bytes.data(), raw.data() + at, t.bytes.size());
-      const size_t end = at + t.bytes.size();
+      const size_t end = at + size(r.tensors[i]);
       // Shares by size, cut so that they add up to the record.
       const auto cut = [&](size_t n) {
-        return raw.empty() ? 0
-                           : static_cast<size_t>(static_cast<double>(n) / static_cast<double>(raw.size()) *
-                                                 static_cast<double>(stored.size()));
+        return r.raw_bytes == 0 ? 0
+                                : static_cast<size_t>(static_cast<double>(n) / static_cast<double>(r.raw_bytes) *
+                                                      static_cast<double>(stored.size()));
       };
-      t.stored_bytes = r.coding == Coding::mix ? shares[i] : cut(end) - cut(at);
+      out.tensors[r.tensors[i]].stored_bytes = r.coding == Coding::mix ? shares[i] : cut(end) - cut(at);
       at = end;
     }
   };
@@ -306,11 +353,16 @@ Artifact unpack_artifact(ThreadPool& pool, std::span<const uint8_t> file, const 
     out.model_bytes += g.model_bytes;
     for (size_t k = 0; k < r.tensors.size(); ++k) {
       StoredTensor& t = out.tensors[r.tensors[k]];
+      const size_t bytes = size(r.tensors[k]);
       t.stored_bytes = g.streams[k].size();
-      tasks.emplace_back(static_cast<double>(t.bytes.size()), [&g, &tables, &t, k, &path, &r] {
-        decode_grid(tables, g.model.classes[k], g.streams[k],
-                    {reinterpret_cast<int8_t*>(t.bytes.data()), t.bytes.size()},
-                    path + ": record at byte " + std::to_string(r.offset) + ": tensor " + t.name);
+      tasks.emplace_back(static_cast<double>(bytes), [&g, &tables, &t, bytes, k, &path, &r, keep] {
+        const std::string tensor = path + ": record at byte " + std::to_string(r.offset) + ": tensor " + t.name;
+        if (keep == Keep::nothing || !is_believed(bytes, g.streams[k].size()))
+          check_grid(tables, g.model.classes[k], g.streams[k], tensor);
+        if (keep == Keep::nothing) return;
+        t.bytes.resize(bytes);
+        decode_grid(tables, g.model.classes[k], g.streams[k], {reinterpret_cast<int8_t*>(t.bytes.data()), bytes},
+                    tensor);
       });
     }
   }
@@ -319,15 +371,44 @@ Artifact unpack_artifact(ThreadPool& pool, std::span<const uint8_t> file, const 
   return out;
 }
 
+}  // namespace
+
+Artifact unpack_artifact(ThreadPool& pool, std::span<const uint8_t> file, const std::string& path, Keep keep,
+                         uint64_t max_decoded_bytes) {
+  return decode(pool, read_index(file, path, max_decoded_bytes), file, path, keep);
+}
+
+struct ArtifactReader::Impl {
+  std::string path;
+  Bytes file;
+  ArtifactIndex index;
+  Artifact front;
+};
+
+ArtifactReader::ArtifactReader(const std::string& path, uint64_t max_decoded_bytes) : impl_(std::make_unique<Impl>()) {
+  impl_->path = path;
+  impl_->file = read_file(path, kMaxFileBytes);
+  impl_->index = read_index(impl_->file, path, max_decoded_bytes);
+  impl_->front.config = impl_->index.config;
+  impl_->front.file_bytes = impl_->file.size();
+  for (const TensorInfo& t : impl_->index.tensors)
+    impl_->front.tensors.push_back({t.name, t.dtype, t.dims, {}, impl_->index.records[t.record].coding, 0});
+}
+ArtifactReader::~ArtifactReader() = default;
+
+const Artifact& ArtifactReader::front() const {
+  return impl_->front;
+}
+
+Artifact ArtifactReader::read(ThreadPool& pool, Keep keep) const {
+  return decode(pool, impl_->index, impl_->file, impl_->path, keep);
+}
+
 size_t write_artifact(ThreadPool& pool, const std::string& path, std::span<const TensorView> tensors,
                       std::string_view config) {
   const Bytes bytes = pack_artifact(pool, tensors, config);
   write_file_atomic(path, bytes);
   return bytes.size();
-}
-
-Artifact read_artifact(ThreadPool& pool, const std::string& path) {
-  return unpack_artifact(pool, read_file(path, kMaxFileBytes), path);
 }
 
 }  // namespace bg

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -45,18 +46,44 @@ struct Artifact {
 };
 
 /// Tensors and config as the bytes of an artifact. The same bytes for the same input (and libzstd), whatever the
-/// machine and the number of threads. Throws InvalidArgument for a name that is given twice, too long or not UTF-8,
-/// a rank above 8, or a number of bytes that does not fit the shape.
+/// machine and the number of threads. Throws InvalidArgument for a name that is given twice, too long, not UTF-8 or
+/// with control characters, a rank above 8, a number of bytes that does not fit the shape, and what FORMAT.md limits.
 Bytes pack_artifact(ThreadPool& pool, std::span<const TensorView> tensors, std::string_view config);
 
+/// What becomes of decoded tensors: kept, or only checked and counted, piece by piece.
+enum class Keep : uint8_t { nothing, bytes };
+
+/// All tensors of an artifact together unpack to this at most, unless the caller says otherwise.
+constexpr uint64_t kMaxDecodedBytes = 512'000'000;
+
 /// Reads what pack_artifact made; nothing in `file` is trusted. Throws FormatError naming `path`, the offset and the
-/// tensor. No more memory is taken for tensors than max(1 GiB, 256 x file), checked before any is.
-Artifact unpack_artifact(ThreadPool& pool, std::span<const uint8_t> file, const std::string& path);
+/// tensor; also when all tensors together unpack to more than max_decoded_bytes. Memory follows the bytes that are
+/// there: none is taken for a declared size before it was compared with what is stored, and where a few bytes say that
+/// they hold many, these are decoded before memory is taken. Tensors have no bytes when nothing is kept.
+Artifact unpack_artifact(ThreadPool& pool, std::span<const uint8_t> file, const std::string& path,
+                         Keep keep = Keep::bytes, uint64_t max_decoded_bytes = kMaxDecodedBytes);
+
+/// The file at `path` in two steps, so that names and shapes can be compared with what is expected before anything is
+/// decoded. Errors of each as unpack_artifact; SystemError when the file cannot be read.
+class ArtifactReader {
+ public:
+  /// Checks everything that the file's front says, and its checksum.
+  explicit ArtifactReader(const std::string& path, uint64_t max_decoded_bytes = kMaxDecodedBytes);
+  ~ArtifactReader();
+  ArtifactReader(const ArtifactReader&) = delete;
+  ArtifactReader& operator=(const ArtifactReader&) = delete;
+
+  /// Config, file_bytes, and of each tensor name, dtype, dims and coding; the rest is not known yet.
+  const Artifact& front() const;
+  Artifact read(ThreadPool& pool, Keep keep) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 /// pack_artifact, then write_file_atomic. Returns the bytes written.
 size_t write_artifact(ThreadPool& pool, const std::string& path, std::span<const TensorView> tensors,
                       std::string_view config);
-/// read_file, then unpack_artifact.
-Artifact read_artifact(ThreadPool& pool, const std::string& path);
 
 }  // namespace bg

@@ -12,9 +12,11 @@
 namespace bg {
 namespace {
 
-constexpr uint64_t kMaxIndexBytes = uint64_t{64} << 20;
+constexpr uint64_t kMaxIndexBytes = uint64_t{16} << 20;
 constexpr uint64_t kMaxElements = uint64_t{1} << 40;
-constexpr uint64_t kMaxMixBytes = uint64_t{16} << 20;  // the slowest coding: bounded time
+// The slowest coding, some 4 MB/s: its time is bounded by one record, and by what all of them store.
+constexpr uint64_t kMaxMixBytes = uint64_t{16} << 20;
+constexpr uint64_t kFreeMixBytes = uint64_t{4} << 20;
 constexpr size_t kMaxName = 1024;
 constexpr int kMaxRank = 8;
 
@@ -53,12 +55,27 @@ class Reader {
   size_t at_ = 0;
 };
 
+/// The text with every byte that is not printable ASCII as \\xNN.
+std::string visible(std::string_view text) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<uint8_t>(c);
+    if (byte >= 0x20 && byte < 0x7f)
+      out += c;
+    else
+      out.append("\\x").append(1, kDigits[byte >> 4]).append(1, kDigits[byte & 15]);
+  }
+  return out;
+}
+
 TensorInfo read_tensor(Reader& in, size_t records) {
   TensorInfo t;
   const uint64_t name_bytes = in.integer(2, "length of a name");
   if (name_bytes == 0 || name_bytes > kMaxName) in.fail("a tensor's name of", name_bytes, "bytes");
   t.name = in.text(name_bytes, "name");
   if (!is_utf8(t.name)) in.fail("a tensor's name is not UTF-8");
+  if (has_control(t.name)) in.fail("a tensor's name holds a control character:", visible(t.name));
   const uint64_t dtype = in.integer(1, "dtype");
   if (dtype >= std::size(kDTypes)) in.fail("tensor", t.name, "has the unknown dtype", dtype);
   t.dtype = kDTypes[dtype];
@@ -90,6 +107,20 @@ uint64_t load_le(const uint8_t* p, int bytes) {
 
 void append_le(Bytes& out, uint64_t value, int bytes) {
   for (int i = 0; i < bytes; ++i) out.push_back(static_cast<uint8_t>(value >> (8 * i)));
+}
+
+bool has_control(std::string_view utf8, std::string_view but) {
+  for (size_t i = 0; i < utf8.size(); ++i) {
+    const auto byte = [&](size_t k) { return i + k < utf8.size() ? static_cast<uint8_t>(utf8[i + k]) : 0; };
+    if ((byte(0) < 0x20 || byte(0) == 0x7f) && but.find(utf8[i]) == but.npos) return true;
+    if (byte(0) == 0xc2 && byte(1) < 0xa0) return true;   // C1
+    if (byte(0) == 0xd8 && byte(1) == 0x9c) return true;  // U+061C
+    if (byte(0) == 0xe2 && byte(1) == 0x80 &&
+        (byte(2) == 0x8e || byte(2) == 0x8f || (byte(2) >= 0xa8 && byte(2) <= 0xae)))
+      return true;  // U+200E, U+200F, U+2028..202E
+    if (byte(0) == 0xe2 && byte(1) == 0x81 && byte(2) >= 0xa6 && byte(2) <= 0xa9) return true;  // U+2066..2069
+  }
+  return false;
 }
 
 bool is_utf8(std::string_view text) {
@@ -157,7 +188,7 @@ Bytes write_index(const ArtifactIndex& index) {
     for (int64_t d : t.dims) append_le(raw, static_cast<uint64_t>(d), 8);
     append_le(raw, t.record, 4);
   }
-  BG_CHECK(raw.size() <= kMaxIndexBytes, "the index of an artifact takes", raw.size(), "bytes; 64 MiB are allowed");
+  BG_CHECK(raw.size() <= kMaxIndexBytes, "the index of an artifact takes", raw.size(), "bytes; 16 MiB are allowed");
   const Bytes frame = zstd_compress(raw, 22);
   Bytes out(kArtifactMagic, kArtifactMagic + 8);
   append_le(out, kArtifactVersion, 4);
@@ -169,7 +200,7 @@ Bytes write_index(const ArtifactIndex& index) {
   return out;
 }
 
-ArtifactIndex read_index(std::span<const uint8_t> file, const std::string& path) {
+ArtifactIndex read_index(std::span<const uint8_t> file, const std::string& path, uint64_t max_decoded_bytes) {
   const auto fail = [&](size_t offset, const std::string& what) {
     throw FormatError(path + ": byte " + std::to_string(offset) + ": " + what);
   };
@@ -184,23 +215,29 @@ ArtifactIndex read_index(std::span<const uint8_t> file, const std::string& path)
                  stated = load_le(&file[32], 8);
   if (stated != file.size()) fail(32, words("the file should have", stated, "bytes but has", file.size()));
   if (index_stored > file.size() - kFrame) fail(24, words("an index of", index_stored, "bytes does not fit the file"));
-  if (index_raw > kMaxIndexBytes) fail(16, words("an index of", index_raw, "bytes; 64 MiB are allowed"));
+  if (index_raw > kMaxIndexBytes) fail(16, words("an index of", index_raw, "bytes; 16 MiB are allowed"));
   const size_t sealed = file.size() - kArtifactChecksumBytes;
   const Sha256 digest = sha256(file.first(sealed));
   if (std::memcmp(digest.data(), &file[sealed], digest.size()) != 0)
     fail(sealed, "the checksum does not match: damaged file");
 
-  Bytes raw(static_cast<size_t>(index_raw));
-  zstd_decompress(file.subspan(kArtifactHeaderBytes, static_cast<size_t>(index_stored)), raw,
-                  path + ": byte " + std::to_string(kArtifactHeaderBytes) + ": index");
+  Bytes raw;  // grows with what is decoded, whatever the header says
+  zstd_stream(file.subspan(kArtifactHeaderBytes, static_cast<size_t>(index_stored)), index_raw,
+              path + ": byte " + std::to_string(kArtifactHeaderBytes) + ": index",
+              [&](std::span<const uint8_t> piece) { raw.insert(raw.end(), piece.begin(), piece.end()); });
   Reader in(raw, path);
   ArtifactIndex index;
-  index.config = in.text(in.integer(4, "length of the config"), "config");
+  const uint64_t config_bytes = in.integer(4, "length of the config");
+  if (config_bytes > kMaxConfigBytes) in.fail("a config of", config_bytes, "bytes; 1 MiB is allowed");
+  index.config = in.text(config_bytes, "config");
   if (!is_utf8(index.config)) in.fail("the config is not UTF-8");
+  if (has_control(index.config, kConfigControls)) in.fail("the config holds a control character");
   const uint64_t records = in.integer(4, "number of records");
   if (records > in.left() / 17) in.fail(records, "records do not fit the index");
-  uint64_t offset = kArtifactHeaderBytes + index_stored, total = 0;
-  const uint64_t limit = std::max<uint64_t>(uint64_t{1} << 30, 256 * uint64_t{file.size()});
+  uint64_t offset = kArtifactHeaderBytes + index_stored;
+  // Every record but one, which may hold nothing but empty tensors, has a byte of its own.
+  if (records > sealed - offset + 1) in.fail(records, "records in", sealed - offset, "bytes");
+  uint64_t mixed = 0, mixed_stored = 0;
   int grids = 0;
   for (uint64_t i = 0; i < records; ++i) {
     RecordInfo r;
@@ -210,27 +247,36 @@ ArtifactIndex read_index(std::span<const uint8_t> file, const std::string& path)
     // A grid's tables take memory that its few bytes do not show, hence one at most.
     if (r.coding == Coding::grid && grids++ > 0) in.fail("record", i, "is a second grid record");
     r.raw_bytes = in.integer(8, "size");
-    if (r.coding == Coding::mix && r.raw_bytes > kMaxMixBytes)
-      in.fail("record", i, "is mixed but of", r.raw_bytes, "bytes");
     r.stored_bytes = in.integer(8, "size");
     r.offset = offset;
     if (r.stored_bytes > sealed - offset)
       in.fail("record", i, "of", r.stored_bytes, "bytes at", offset, "ends beyond the file");
     offset += r.stored_bytes;
-    if (r.raw_bytes > limit - total)
-      in.fail("record", i, "unpacks to", r.raw_bytes, "bytes, beyond the limit of", limit);
-    total += r.raw_bytes;
+    if (r.coding == Coding::raw && r.stored_bytes != r.raw_bytes)
+      in.fail("record", i, "has", r.stored_bytes, "raw bytes for", r.raw_bytes);
+    if (r.coding == Coding::mix) {
+      if (r.raw_bytes > kMaxMixBytes) in.fail("record", i, "is mixed but of", r.raw_bytes, "bytes");
+      mixed += r.raw_bytes, mixed_stored += r.stored_bytes;
+    }
     index.records.push_back(std::move(r));
   }
+  if (mixed > kFreeMixBytes + kMaxMixRatio * mixed_stored)
+    in.fail("mixed records of", mixed_stored, "bytes unpack to", mixed);
   if (offset != sealed) in.fail("the records end at byte", offset, "but the checksum starts at", sealed);
   const uint64_t tensors = in.integer(4, "number of tensors");
   if (tensors > in.left() / 9) in.fail(tensors, "tensors do not fit the index");
+  if (tensors > kMaxArtifactTensors) in.fail(tensors, "tensors;", kMaxArtifactTensors, "are allowed");
+  uint64_t total = 0;
   std::set<std::string> names;
   std::vector<uint64_t> filled(index.records.size());
   for (uint64_t i = 0; i < tensors; ++i) {
     TensorInfo t = read_tensor(in, index.records.size());
     if (!names.insert(t.name).second) in.fail("tensor", t.name, "is listed twice");
     RecordInfo& r = index.records[t.record];
+    if (t.bytes > max_decoded_bytes - total)
+      in.fail("tensor", t.name, "of", t.bytes,
+              "bytes: all together unpack to more than max_decoded_bytes =", max_decoded_bytes);
+    total += t.bytes;
     if (t.bytes > r.raw_bytes - filled[t.record]) in.fail("tensor", t.name, "does not fit record", t.record);
     filled[t.record] += t.bytes;
     if (r.coding == Coding::grid && (t.dtype != DType::i8 || t.elements == 0))

@@ -111,18 +111,18 @@ void write_classes(BitEncoder& coder, Counters& c, int kind, std::span<const int
   }
 }
 
-void read_classes(BitDecoder& coder, Counters& c, int kind, int low, int high, std::span<int8_t> classes,
-                  const std::string& what) {
+void read_classes(BitDecoder& coder, Counters& c, int kind, int low, int high, int64_t count,
+                  std::vector<int8_t>& classes, const std::string& what) {
   const int middle = static_cast<int>(read_fixed(coder, 8)) - 128;
   int a = 0, b = 0, d = 0;
-  for (int8_t& out : classes) {
+  for (int64_t i = 0; i < count; ++i) {
     if (coder.overrun()) throw FormatError(what + ": the classes end early");
     int residual = static_cast<int>(decode_symbol(coder, c.classes[kind][context_of(a, b, d)], kClassBits)) - 64;
     int k = middle + residual;
     if (k > high) k -= 128, residual -= 128;
     if (k < low) k += 128, residual += 128;
     if (k < low || k > high) throw FormatError(what + ": class " + std::to_string(k) + " is out of range");
-    out = static_cast<int8_t>(k);
+    classes.push_back(static_cast<int8_t>(k));
     d = b, b = a, a = residual;
   }
 }
@@ -153,6 +153,14 @@ Bytes write_grid_model(const GridModel& model) {
 }
 
 GridModel read_grid_model(std::span<const uint8_t> bytes, std::span<const GridView> shapes, const std::string& what) {
+  // A class is 7 bits, each under a probability of at most 1 - 48 / 2^16: at most 1,085 of them fit into a byte.
+  constexpr uint64_t kMaxClassesPerByte = 1100, kMaxClasses = uint64_t{1} << 26;
+  uint64_t classes = 0;
+  for (const GridView& shape : shapes) {
+    classes += static_cast<uint64_t>(shape.rows) + static_cast<uint64_t>(shape.columns);
+    if (classes > kMaxClasses || classes > kMaxClassesPerByte * (bytes.size() + 8))
+      throw FormatError(what + ": " + words(bytes.size(), "bytes of classes for", classes, "rows and columns"));
+  }
   GridModel model;
   BitDecoder coder(bytes);
   const auto c = std::make_unique<Counters>();
@@ -169,10 +177,8 @@ GridModel read_grid_model(std::span<const uint8_t> bytes, std::span<const GridVi
   }
   for (const GridView& shape : shapes) {
     GridClasses& g = model.classes.emplace_back();
-    g.row.resize(static_cast<size_t>(shape.rows));
-    g.column.resize(static_cast<size_t>(shape.columns));
-    read_classes(coder, *c, 0, 0, kClasses - 1, g.row, what);
-    read_classes(coder, *c, 1, -kColumnReach, kColumnReach - 1, g.column, what);
+    read_classes(coder, *c, 0, 0, kClasses - 1, shape.rows, g.row, what);
+    read_classes(coder, *c, 1, -kColumnReach, kColumnReach - 1, shape.columns, g.column, what);
   }
   if (!coder.ended_exactly()) throw FormatError(what + ": tables and classes do not end where they should");
   return model;

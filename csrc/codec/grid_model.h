@@ -47,7 +47,8 @@ inline int clamp_class(int k) {
 /// and at any thread count. Every value that occurs under a table has a frequency there.
 GridModel fit_grid(ThreadPool& pool, std::span<const GridView> grids);
 
-/// The model as bytes, and back. shapes gives rows and columns per matrix; their sum bounds the memory taken.
+/// The model as bytes, and back. shapes gives rows and columns per matrix; memory grows with what is decoded, to their
+/// sum at most, which is refused above 2^26 and above what so few bytes can hold.
 /// read_grid_model throws FormatError starting with `what` unless every table adds up and every class is in range.
 Bytes write_grid_model(const GridModel& model);
 GridModel read_grid_model(std::span<const uint8_t> bytes, std::span<const GridView> shapes, const std::string& what);

@@ -1,6 +1,7 @@
 #include "codec/rans.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/check.h"
@@ -66,8 +67,14 @@ Bytes encode_grid(const GridTables& tables, const GridClasses& classes, const Gr
   return out;
 }
 
-void decode_grid(const GridTables& tables, const GridClasses& classes, std::span<const uint8_t> bytes,
-                 std::span<int8_t> out, const std::string& what) {
+namespace {
+
+constexpr size_t kPieceColumns = 1 << 14;  // a multiple of kLanes
+
+/// place(i, j) is where the up to kPieceColumns values of row i from column j on go.
+template <class Place>
+void decode(const GridTables& tables, const GridClasses& classes, std::span<const uint8_t> bytes, const Place& place,
+            const std::string& what) {
   const size_t rows = classes.row.size(), columns = classes.column.size();
   if (bytes.size() < 4 * kLanes) throw FormatError(what + ": a stream of fewer than 16 bytes");
   uint32_t state[kLanes];
@@ -83,41 +90,60 @@ void decode_grid(const GridTables& tables, const GridClasses& classes, std::span
     x = t.frequency[v] * (x >> kFrequencyBits) + slot - t.start[v];
     return static_cast<int8_t>(v - 128);
   };
-  const int8_t* const column = classes.column.data();
   uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
   for (size_t i = 0; i < rows; ++i) {
-    int8_t* q = out.data() + i * columns;
     const auto of_column = tables.of_class_zero() + classes.row[i];
-    size_t j = 0;
-    for (; j + kLanes <= columns && end - word >= 2 * kLanes; j += kLanes) {
-      q[j] = take(a, *of_column[column[j]]);
-      q[j + 1] = take(b, *of_column[column[j + 1]]);
-      q[j + 2] = take(c, *of_column[column[j + 2]]);
-      q[j + 3] = take(d, *of_column[column[j + 3]]);
-      const auto refill = [&](uint32_t& x) {  // without a branch: whether a word is due is close to a coin's toss
-        const uint32_t due = x < kLow;
-        const uint32_t fuller = x << 16 | load_word(word);
-        x = due ? fuller : x;
-        word += 2 * due;
-      };
-      refill(a);
-      refill(b);
-      refill(c);
-      refill(d);
-    }
-    for (; j < columns; ++j) {  // the row's tail, and all that follows once fewer than 4 words are left
-      uint32_t& x = j % kLanes == 0 ? a : j % kLanes == 1 ? b : j % kLanes == 2 ? c : d;
-      q[j] = take(x, *of_column[column[j]]);
-      if (x < kLow) {
-        if (end - word < 2) early_end();
-        x = x << 16 | load_word(word);
-        word += 2;
+    for (size_t from = 0; from < columns; from += kPieceColumns) {
+      const size_t count = std::min(kPieceColumns, columns - from);
+      const int8_t* const column = classes.column.data() + from;
+      int8_t* const q = place(i, from);
+      size_t j = 0;
+      for (; j + kLanes <= count && end - word >= 2 * kLanes; j += kLanes) {
+        q[j] = take(a, *of_column[column[j]]);
+        q[j + 1] = take(b, *of_column[column[j + 1]]);
+        q[j + 2] = take(c, *of_column[column[j + 2]]);
+        q[j + 3] = take(d, *of_column[column[j + 3]]);
+        const auto refill = [&](uint32_t& x) {  // without a branch: whether a word is due is close to a coin's toss
+          const uint32_t due = x < kLow;
+          const uint32_t fuller = x << 16 | load_word(word);
+          x = due ? fuller : x;
+          word += 2 * due;
+        };
+        refill(a);
+        refill(b);
+        refill(c);
+        refill(d);
+      }
+      for (; j < count; ++j) {  // the piece's tail, and all that follows once fewer than 4 words are left
+        uint32_t& x = j % kLanes == 0 ? a : j % kLanes == 1 ? b : j % kLanes == 2 ? c : d;
+        q[j] = take(x, *of_column[column[j]]);
+        if (x < kLow) {
+          if (end - word < 2) early_end();
+          x = x << 16 | load_word(word);
+          word += 2;
+        }
       }
     }
   }
   if (a != kLow || b != kLow || c != kLow || d != kLow || word != end) {
     throw FormatError(what + ": the stream does not end where its values do");
   }
+}
+
+}  // namespace
+
+void decode_grid(const GridTables& tables, const GridClasses& classes, std::span<const uint8_t> bytes,
+                 std::span<int8_t> out, const std::string& what) {
+  const size_t columns = classes.column.size();
+  decode(
+      tables, classes, bytes, [&](size_t i, size_t j) { return out.data() + i * columns + j; }, what);
+}
+
+void check_grid(const GridTables& tables, const GridClasses& classes, std::span<const uint8_t> bytes,
+                const std::string& what) {
+  std::array<int8_t, kPieceColumns> piece;
+  decode(
+      tables, classes, bytes, [&](size_t, size_t) { return piece.data(); }, what);
 }
 
 }  // namespace bg

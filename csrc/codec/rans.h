@@ -35,5 +35,8 @@ Bytes encode_grid(const GridTables& tables, const GridClasses& classes, const Gr
 /// where the values do.
 void decode_grid(const GridTables& tables, const GridClasses& classes, std::span<const uint8_t> bytes,
                  std::span<int8_t> out, const std::string& what);
+/// The same checks without keeping a value.
+void check_grid(const GridTables& tables, const GridClasses& classes, std::span<const uint8_t> bytes,
+                const std::string& what);
 
 }  // namespace bg

@@ -1,18 +1,20 @@
 #include "ranks/socket_mesh.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <thread>
 
@@ -42,47 +44,105 @@ struct AddressList {
   AddressList& operator=(const AddressList&) = delete;
 };
 
-void set_blocking(int handle, bool blocking) {
-  const int flags = fcntl(handle, F_GETFL, 0);
-  fcntl(handle, F_SETFL, blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
-}
-
-void set_timeout(int handle, double seconds) {
-  timeval t{};
-  t.tv_sec = static_cast<time_t>(seconds);
-  t.tv_usec = static_cast<suseconds_t>((seconds - static_cast<double>(t.tv_sec)) * 1e6);
-  setsockopt(handle, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
-  setsockopt(handle, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
-}
-
-bool send_all(int handle, const void* data, size_t size) {
-  const char* at = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t n = send(handle, at, size, MSG_NOSIGNAL);
-    if (n <= 0) return false;
-    at += n, size -= static_cast<size_t>(n);
-  }
-  return true;
-}
-
-bool receive_all(int handle, void* data, size_t size) {
+// Moves exactly `size` bytes over a socket that does not block, all of them before `deadline`.
+bool move_all(int handle, void* data, size_t size, short direction, Clock::time_point deadline) {
   char* at = static_cast<char*>(data);
   while (size > 0) {
-    const ssize_t n = recv(handle, at, size, 0);
-    if (n <= 0) return false;
-    at += n, size -= static_cast<size_t>(n);
+    const ssize_t n = direction == POLLIN ? recv(handle, at, size, 0) : send(handle, at, size, MSG_NOSIGNAL);
+    if (n > 0) {
+      at += n, size -= static_cast<size_t>(n);
+      continue;
+    }
+    if (n == 0 || (errno != EAGAIN && errno != EINTR)) return false;
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    pollfd waiting{handle, direction, 0};
+    if (left <= 0 || (poll(&waiting, 1, static_cast<int>(left)) < 0 && errno != EINTR)) return false;
   }
   return true;
 }
 
-// What a rank says first on a new connection, and is answered with.
-struct Hello {
-  char magic[8] = {'b', 'g', 'r', 'a', 'n', 'k', 's', '1'};
-  Sha256 key{};
+// 0, or the error of connecting a socket that does not block.
+int connect_before(int handle, const sockaddr* address, socklen_t length, Clock::time_point deadline) {
+  if (connect(handle, address, length) == 0) return 0;
+  if (errno != EINPROGRESS && errno != EINTR) return errno;
+  for (;;) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    pollfd waiting{handle, POLLOUT, 0};
+    const int ready = left <= 0 ? 0 : poll(&waiting, 1, static_cast<int>(left));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready < 0) return errno;
+    if (ready == 0) return ETIMEDOUT;
+    int error = 0;
+    socklen_t size = sizeof(error);
+    getsockopt(handle, SOL_SOCKET, SO_ERROR, &error, &size);
+    return error;
+  }
+}
+
+// The greeting: three messages of fixed size, and nothing of them is looked at before the proof. Whoever takes a call
+// sends a fresh number first; proofs are over the fresh numbers of both, the ranks of both, and the port that was
+// called, so that neither an old greeting nor one that is passed on from elsewhere proves anything.
+using Fresh = std::array<uint8_t, 32>;
+constexpr std::array<char, 8> kMagic{'b', 'g', 'r', 'a', 'n', 'k', 's', '2'};
+struct Challenge {
+  std::array<char, 8> magic = kMagic;
+  Fresh fresh{};
+};
+struct Claim {
+  std::array<char, 8> magic = kMagic;
   int64_t rank = 0;
+  Fresh fresh{};
+  Sha256 proof{};
 };
 
-constexpr double kHelloSeconds = 5;  // a stranger that keeps quiet must not hold up the others
+constexpr double kHelloSeconds = 5;  // for the whole greeting
+constexpr size_t kMaxGuests = 128;   // callers without a proof; beyond these the oldest leaves
+
+Fresh fresh_number() {
+  Fresh out;
+  size_t at = 0;
+  while (at < out.size()) {
+    const ssize_t n = getrandom(out.data() + at, out.size() - at, 0);
+    if (n < 0 && errno != EINTR) throw SystemError("no random numbers: " + said(errno));
+    if (n > 0) at += static_cast<size_t>(n);
+  }
+  return out;
+}
+
+// One call as both ends see it.
+struct Call {
+  int64_t from = 0, to = 0, port = 0;
+  Fresh taker{}, caller{};
+
+  Sha256 proof(const std::string& key, const char* side) const {
+    std::vector<uint8_t> text(kMagic.begin(), kMagic.end());
+    text.insert(text.end(), side, side + std::strlen(side) + 1);
+    for (const int64_t number : {from, to, port})
+      for (int i = 0; i < 8; ++i) text.push_back(static_cast<uint8_t>(static_cast<uint64_t>(number) >> (8 * i)));
+    text.insert(text.end(), taker.begin(), taker.end());
+    text.insert(text.end(), caller.begin(), caller.end());
+    return hmac_sha256({reinterpret_cast<const uint8_t*>(key.data()), key.size()}, text);
+  }
+};
+
+// A caller that has not proved anything yet.
+struct Guest {
+  int handle;
+  Clock::time_point deadline;
+  Fresh fresh;
+  std::array<char, sizeof(Claim)> said{};
+  size_t heard = 0;
+};
+
+bool has_left(int handle) {
+  char byte;
+  const ssize_t n = recv(handle, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+Clock::duration seconds(double s) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s));
+}
 
 }  // namespace
 
@@ -92,7 +152,7 @@ Listener::Listener(const std::string& host) {
   if (handle_ < 0) throw SystemError("no socket: " + said(errno));
   sockaddr_storage bound{};
   socklen_t length = sizeof(bound);
-  if (bind(handle_, list.first->ai_addr, list.first->ai_addrlen) != 0 || listen(handle_, 128) != 0 ||
+  if (bind(handle_, list.first->ai_addr, list.first->ai_addrlen) != 0 || listen(handle_, 1024) != 0 ||
       getsockname(handle_, reinterpret_cast<sockaddr*>(&bound), &length) != 0) {
     const int error = errno;
     close(handle_);
@@ -111,21 +171,34 @@ SocketMesh::SocketMesh(const Listener& listener, int64_t rank, std::span<const P
     : rank_(rank), handles_(peers.size(), -1) {
   const auto world = static_cast<int64_t>(peers.size());
   BG_CHECK(rank >= 0 && rank < world, "rank", rank, "of", world);
-  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeout_s));
-  Hello hello;
-  hello.key = sha256({reinterpret_cast<const uint8_t*>(key.data()), key.size()});
-  hello.rank = rank;
-  const auto greet = [&](int handle) {  // both say hello; the peer's rank, or -1 for a stranger
-    set_timeout(handle, kHelloSeconds);
-    Hello other;
-    const bool known = send_all(handle, &hello, sizeof(hello)) && receive_all(handle, &other, sizeof(other)) &&
-                       std::memcmp(hello.magic, other.magic, sizeof(hello.magic)) == 0 && hello.key == other.key;
-    return known && other.rank >= 0 && other.rank < world && other.rank != rank ? other.rank : -1;
+  const auto end = Clock::now() + seconds(timeout_s);
+  // Whether rank `peer` answers on this new connection, before `deadline`.
+  const auto greet = [&](int handle, int64_t peer, int port, Clock::time_point deadline) {
+    Challenge challenge;
+    if (!move_all(handle, &challenge, sizeof(challenge), POLLIN, deadline) || challenge.magic != kMagic) return false;
+    Claim claim;
+    claim.rank = rank;
+    claim.fresh = fresh_number();
+    const Call call{rank, peer, port, challenge.fresh, claim.fresh};
+    claim.proof = call.proof(key, "caller");
+    Sha256 answer;
+    return move_all(handle, &claim, sizeof(claim), POLLOUT, deadline) &&
+           move_all(handle, &answer, sizeof(answer), POLLIN, deadline) &&
+           equal_in_constant_time(answer, call.proof(key, "taker"));
+  };
+  // The rank that the guest has proved to be; -1: none.
+  const auto proved = [&](const Guest& guest) {
+    Claim claim;
+    std::memcpy(&claim, guest.said.data(), sizeof(claim));
+    const Call call{claim.rank, rank, listener.port(), guest.fresh, claim.fresh};
+    if (!equal_in_constant_time(claim.proof, call.proof(key, "caller")) || claim.rank <= rank || claim.rank >= world)
+      return int64_t{-1};
+    Sha256 answer = call.proof(key, "taker");
+    return move_all(guest.handle, &answer, sizeof(answer), POLLOUT, Clock::now()) ? claim.rank : int64_t{-1};
   };
   const auto keep = [&](int64_t peer, int handle) {
     const int one = 1;
     setsockopt(handle, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    set_blocking(handle, false);
     handles_[static_cast<size_t>(peer)] = handle;
   };
   const auto missing = [&] {
@@ -134,23 +207,24 @@ SocketMesh::SocketMesh(const Listener& listener, int64_t rank, std::span<const P
       if (r != rank && handles_[static_cast<size_t>(r)] < 0) names += (names.empty() ? "" : ", ") + std::to_string(r);
     return names;
   };
+  std::deque<Guest> guests;
+  const auto leave = [&] {
+    for (const Guest& guest : guests) close(guest.handle);
+  };
   try {
     for (int64_t peer = 0; peer < rank; ++peer) {
       const Peer& at = peers[static_cast<size_t>(peer)];
       for (std::string why = "refused";;) {
         const AddressList list(at.host, at.port, false);
-        const int handle = socket(list.first->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        const int handle = socket(list.first->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (handle < 0) throw SystemError("no socket: " + said(errno));
-        set_timeout(handle, kHelloSeconds);
-        if (connect(handle, list.first->ai_addr, list.first->ai_addrlen) == 0) {
-          if (greet(handle) == peer) {
-            keep(peer, handle);
-            break;
-          }
-          why = "somebody else answers";
-        } else {
-          why = said(errno);
+        const auto deadline = std::min(end, Clock::now() + seconds(kHelloSeconds));
+        const int error = connect_before(handle, list.first->ai_addr, list.first->ai_addrlen, deadline);
+        if (error == 0 && greet(handle, peer, at.port, deadline)) {
+          keep(peer, handle);
+          break;
         }
+        why = error == 0 ? "somebody else answers" : said(error);
         close(handle);
         if (Clock::now() > end)
           throw SystemError(words("rank", peer, "does not answer at", at.host, "port", at.port, ":", why));
@@ -158,22 +232,53 @@ SocketMesh::SocketMesh(const Listener& listener, int64_t rank, std::span<const P
       }
     }
     while (!missing().empty()) {
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
-      pollfd waiting{listener.handle(), POLLIN, 0};
-      if (left <= 0 || poll(&waiting, 1, static_cast<int>(std::min<int64_t>(left, 1000))) < 0) {
-        if (left > 0 && errno == EINTR) continue;
-        throw SystemError(words("ranks that did not come in", timeout_s, "s:", missing()));
+      const auto now = Clock::now();
+      if (now >= end) throw SystemError(words("ranks that did not come in", timeout_s, "s:", missing()));
+      auto next = end;
+      while (!guests.empty() && (guests.front().deadline <= now || guests.size() > kMaxGuests)) {  // oldest first
+        close(guests.front().handle);
+        guests.pop_front();
       }
-      if (waiting.revents == 0) continue;
-      const int handle = accept4(listener.handle(), nullptr, nullptr, SOCK_CLOEXEC);
+      if (!guests.empty()) next = std::min(next, guests.front().deadline);
+      std::vector<pollfd> waiting{{listener.handle(), POLLIN, 0}};
+      for (const Guest& guest : guests) waiting.push_back({guest.handle, POLLIN, 0});
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(next - now).count() + 1;
+      if (poll(waiting.data(), waiting.size(), static_cast<int>(std::min<int64_t>(left, 1000))) < 0) {
+        if (errno == EINTR) continue;
+        throw SystemError("poll: " + said(errno));
+      }
+      size_t i = 0;
+      std::erase_if(guests, [&](Guest& guest) {
+        if (waiting[++i].revents == 0) return false;
+        const ssize_t n = recv(guest.handle, guest.said.data() + guest.heard, guest.said.size() - guest.heard, 0);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+        guest.heard += static_cast<size_t>(std::max<ssize_t>(n, 0));
+        if (n > 0 && guest.heard < guest.said.size()) return false;
+        const int64_t peer = n > 0 ? proved(guest) : -1;
+        int* const kept = peer < 0 ? nullptr : &handles_[static_cast<size_t>(peer)];
+        if (kept != nullptr && *kept >= 0 && has_left(*kept)) {  // it lost our answer and calls again
+          close(*kept);
+          *kept = -1;
+        }
+        if (kept != nullptr && *kept < 0)
+          keep(peer, guest.handle);
+        else
+          close(guest.handle);
+        return true;
+      });
+      if (waiting[0].revents == 0) continue;
+      const int handle = accept4(listener.handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
       if (handle < 0) continue;
-      const int64_t peer = greet(handle);
-      if (peer > rank && handles_[static_cast<size_t>(peer)] < 0)
-        keep(peer, handle);
+      Challenge challenge;
+      challenge.fresh = fresh_number();
+      if (move_all(handle, &challenge, sizeof(challenge), POLLOUT, now))
+        guests.push_back({handle, now + seconds(kHelloSeconds), challenge.fresh, {}, 0});
       else
         close(handle);
     }
+    leave();
   } catch (...) {
+    leave();
     for (const int handle : handles_)
       if (handle >= 0) close(handle);
     throw;

@@ -203,22 +203,31 @@ StepStats Trainer::run(int64_t micro_batches, const FetchMicroBatch& fetch, std:
   stats.jepa_lambda = jepa_lambda(config_, n, clock);
   model_->set_pass({revisits(config_, n, clock)});
   const auto marked = [&](int64_t micro) {
-    const MicroBatch batch = fetch(micro);
-    ++marks_;
-    return batch;
+    try {
+      const MicroBatch batch = fetch(micro);
+      ++marks_;
+      return batch;
+    } catch (...) {
+      whole_ = true;  // all batches are fetched before anything moves
+      throw;
+    }
   };
   ++marks_;
+  whole_ = device_step_ == nullptr;  // on a device measure() moves the weights
   try {
     measure(micro_batches, marked, directions, stats);
   } catch (const NumericsError& error) {
+    whole_ = true;
     const int64_t culprit = damaged(model_->ctx(), model_->params(), &Param::value);
     const std::string more =
         culprit < 0 ? "" : "; " + model_->params().specs()[static_cast<size_t>(culprit)].name + " holds it already";
     throw NumericsError(words("step", n, ":", error.what()) + more);
   }
+  whole_ = false;
   if (!device_step_) optimizer_.step(n, stats.grad_norm, stats.lr_factor, stats.muon_momentum, averages_);
   if (takes_snapshot(config_, n, clock)) averages_.snapshot(model_->params());
   ++progress_.step;
+  whole_ = true;
   ++marks_;
   progress_.bytes += stats.bytes;
   agreed_.reset();
@@ -316,6 +325,7 @@ void Trainer::restore(const Progress& p) {
   check(p);
   model_->params().refresh_operands(model_->ctx());
   progress_ = p;
+  whole_ = true;
   averages_.set_snapshots(p.snapshots);
   running_ = false;
   times_ = StepTimes();

@@ -74,6 +74,9 @@ class Trainer {
   /// Stops the run's clock until the next step.
   void pause();
 
+  /// Whether state() is that of whole steps. False after an error while a step was moving weights, moments and
+  /// averages.
+  bool whole() const { return whole_; }
   /// Grows with every piece of progress inside a step; any thread may ask.
   int64_t marks() const { return marks_; }
 
@@ -133,6 +136,7 @@ class Trainer {
   mutable int64_t granted_ = -1;  // the last step that done() let begin
   double started_ = 0;
   bool running_ = false;
+  bool whole_ = true;
 };
 
 }  // namespace bg

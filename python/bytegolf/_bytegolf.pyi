@@ -1,6 +1,7 @@
 """Types of the C++ core; made by scripts/make_stub.py."""
 
 import collections.abc
+import os
 import typing
 
 import numpy
@@ -8,10 +9,12 @@ import numpy.typing
 import typing_extensions
 
 __all__: list[str] = [
+    "MAX_DECODED_BYTES",
     "SHARD_HEADER_BYTES",
     "SHARD_MAGIC",
     "SHARD_VERSION",
     "Array",
+    "ArtifactReader",
     "Comm",
     "Config",
     "Evaluation",
@@ -33,6 +36,7 @@ __all__: list[str] = [
     "bench_rates",
     "cpu_target",
     "cuda_library_report",
+    "declared_parameters",
     "dequantise_tensor",
     "gemm_libraries",
     "gpu_info",
@@ -43,7 +47,6 @@ __all__: list[str] = [
     "newton_schulz",
     "option_table",
     "quantise_tensor",
-    "read_artifact",
     "rms_norm",
     "schedule",
     "shuffled",
@@ -779,6 +782,33 @@ class Evaluation:
     @property
     def total(self) -> int: ...
 
+class ArtifactReader:
+    """
+    An artifact in two steps: what its front says, then its tensors.
+    """
+    def __init__(self, path: str, max_decoded_bytes: int = 512000000) -> None:
+        """
+        Checks the file's front and checksum. FormatError naming path and offset, also when all tensors together unpack to more than max_decoded_bytes; OSError when it cannot be read.
+        """
+    def check(self, threads: int = 0) -> dict[str, typing.Any]:
+        """
+        The same without bytes: everything is decoded and checked, nothing is kept.
+        """
+    def read(self, threads: int = 0) -> dict[str, typing.Any]:
+        """
+        A dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, model_bytes.
+        """
+    @property
+    def config(self) -> str:
+        """
+        The configuration text.
+        """
+    @property
+    def tensors(self) -> list[typing.Any]:
+        """
+        One dict per tensor: name, dtype, shape, coding. Nothing is decoded for it.
+        """
+
 class ShardSet:
     """
     One checked stream of ids over shard files or an array.
@@ -939,8 +969,13 @@ class Trainer:
         """
         Dict of step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s.
         """
+    @property
+    def whole(self) -> bool:
+        """
+        Whether state() is that of whole steps: false after an error while weights were moving.
+        """
 
-def add_cuda_library_folder(folder: str) -> None:
+def add_cuda_library_folder(folder: os.PathLike[str] | str | bytes) -> None:
     """
     A folder to search for CUDA libraries before the system's; only before their first use.
     """
@@ -1014,6 +1049,11 @@ def cuda_library_report() -> list[typing.Any]:
     One dict per library that CUDA kernels call: name, path, version, problem (why it cannot be used), always (false: only runs on several GPUs need it).
     """
 
+def declared_parameters(config: Config) -> list[typing.Any]:
+    """
+    Model(config).specs() without the model: nothing is allocated. ValueError as there.
+    """
+
 def dequantise_tensor(
     q: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int8], scale: numpy.ndarray, threads: int = 0
 ) -> numpy.typing.NDArray[numpy.float32]:
@@ -1077,11 +1117,6 @@ def quantise_tensor(
 ) -> tuple[typing.Any, ...]:
     """
     (int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float. `codec` is what its declaration says: matrix or other.
-    """
-
-def read_artifact(path: str, threads: int = 0) -> dict[str, typing.Any]:
-    """
-    An artifact as a dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, model_bytes.
     """
 
 @typing.overload
@@ -1159,7 +1194,7 @@ def vocab(family: str) -> dict[str, typing.Any]:
     """
 
 def write_artifact(
-    path: str,
+    path: os.PathLike[str] | str | bytes,
     tensors: collections.abc.Sequence[
         tuple[str, str, collections.abc.Sequence[int], typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.uint8]]
     ],
@@ -1175,6 +1210,7 @@ def zstd_version() -> str:
     Version of the zstd library in the core.
     """
 
+MAX_DECODED_BYTES: int = 512000000
 SHARD_HEADER_BYTES: int = 1024
 SHARD_MAGIC: int = 20240520
 SHARD_VERSION: int = 1

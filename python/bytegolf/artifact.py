@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from bytegolf import _bytegolf
-from bytegolf.codec import load_parameters, pack_parameters, read_artifact
+from bytegolf._bytegolf import MAX_DECODED_BYTES, FormatError
+from bytegolf.codec import StoredParameters, pack_parameters
 from bytegolf.config import Config
 from bytegolf.ids import AnyArray
 from bytegolf.model import Model
@@ -56,18 +57,61 @@ def chosen_weights(
     return model, params
 
 
-def load(path: str | os.PathLike[str], device: str = "cpu", dtype: str = "auto", threads: int = 0) -> Model:
-    """The model of an artifact, read back from disk. FormatError naming path, offset or tensor when the file is damaged."""
-    text, params = load_parameters(path, threads=threads)
-    if not text:
+def load(
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    dtype: str = "auto",
+    threads: int = 0,
+    *,
+    max_decoded_bytes: int = MAX_DECODED_BYTES,
+) -> Model:
+    """The model of an artifact, read back from disk.
+
+    Names and shapes are compared with the options inside before a tensor is decoded or a model built, and no more than
+    max_decoded_bytes of parameters, as float32, are read. FormatError naming path, offset or tensor when the file is damaged,
+    larger, or not what its options say; ValueError when it holds no options.
+    """
+    stored = StoredParameters(path, max_decoded_bytes)
+    if not stored.config_text:
         raise ValueError(f"{path} holds tensors but no model options: it was not written by `pack`")
-    config = Config.stored(text, f"the options inside {path}")
+    config = Config.stored(stored.config_text, f"the options inside {path}")
     config = config.replace(jepa_pred_k=0)  # the latent head is used in training only and left out
+    check_shapes(str(path), config, stored.shapes)
+    params = stored.read(threads)
     model = Model(config, device, dtype, threads=threads)
     model.load_parameters(params)
     return model
 
 
+def check_shapes(what: str, config: Config, shapes: Mapping[str, tuple[int, ...]], *, whole: bool = False) -> None:
+    """FormatError, starting with `what`, unless these are names and shapes of all parameters of `config`: of those that an artifact
+    stores, or with `whole` of those that only training uses, too.
+
+    Neither memory nor time depend on how large the config says that they are.
+    """
+    if config.num_layers > len(shapes):  # every block has tensors of its own
+        raise FormatError(f"{what}: {len(shapes)} tensors for num_layers = {config.num_layers}")
+    wanted = {
+        str(row["name"]): tuple(row["shape"])
+        for row in _bytegolf.declared_parameters(config)
+        if whole or row["codec"] != "left_out"
+    }
+    missing = [name for name in wanted if name not in shapes]
+    if missing:
+        raise FormatError(f"{what}: lacks {some(missing)}, which its options ask for")
+    for name, shape in shapes.items():
+        if name not in wanted:
+            raise FormatError(f"{what}: its options have no tensor {name}")
+        if shape != wanted[name]:
+            raise FormatError(f"{what}: tensor {name} has shape {shape}, its options make it {wanted[name]}")
+
+
+def some(names: list[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def artifact_options(path: str | os.PathLike[str]) -> str:
-    """The model section of the options that an artifact carries, as TOML. FormatError when the file is damaged."""
-    return read_artifact(path)[0]
+    """The model section of the options that an artifact carries, as TOML. Every byte of the file is checked and nothing kept;
+    FormatError when it is damaged."""
+    return str(_bytegolf.ArtifactReader(os.fspath(path)).check()["config"])

@@ -4,10 +4,11 @@ A checkpoint path is a folder:
 
     PATH/checkpoint-000007/state.safetensors   the tensors (https://github.com/huggingface/safetensors)
     PATH/checkpoint-000007/manifest.json       facts (step, clock, config, ...), sizes and SHA-256 of the files beside it
-    PATH/latest                                the name of the newest folder
+    PATH/latest                                the name of the newest folder, for people and older versions
 
-Each is written under a temporary name, flushed to the disk and renamed; older folders go last. So a process killed at
-any moment leaves a complete checkpoint, and so does a full disk.
+Each is written under a temporary name, flushed to the disk and renamed; older folders go last, when `latest` no longer names
+them. So a process killed at any moment leaves a complete checkpoint, and so does a full disk or one that fails any call.
+The newest is the highest number that is whole.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +34,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from bytegolf._bytegolf import FormatError
+from bytegolf.disk import TEMPORARY, is_full, sync_folder, what_to_free, write_whole
 
 Array = npt.NDArray[Any]
+_Found = TypeVar("_Found")
 
 FORMAT = "bytegolf checkpoint"
 VERSION = 1
@@ -46,15 +51,17 @@ def write_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Array],
     """Writes `tensors` (float32 or float64, any rank) and `facts` (JSON values) as the newest checkpoint of `path`.
 
     Returns the numbered folder. Nothing is copied in memory. Raises OSError naming the path when the disk refuses (full,
-    read-only, over a limit): the checkpoint that was there before is untouched then.
+    read-only, over a limit), and saying what to free where there is no room: the checkpoint that was there before is untouched then.
     """
     root = Path(path)
     temporary: Path | None = None
+    older = renamed = False
     try:
         _make_folder(root)
-        number = 1 + max((n for n, _ in _folders(root)), default=0)
-        final = root / f"checkpoint-{number:06d}"
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=root))
+        numbers = [number for number, _ in _folders(root)]
+        older = bool(numbers)
+        final = root / f"checkpoint-{1 + max(numbers, default=0):06d}"
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=root))
         with _synced(temporary / STATE) as file:
             digest, size = _write_tensors(file, tensors)
         body = {
@@ -65,63 +72,117 @@ def write_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Array],
         }
         with _synced(temporary / MANIFEST) as file:
             file.write(_manifest_bytes(body))
-        _sync_folder(temporary)
+        sync_folder(temporary)
         temporary.rename(final)
-        temporary = final
-        _sync_folder(root)
-        _write_latest(root, final.name)
-        temporary = None
+        # From here on the new one may be what a resume finds, and what `latest` names: it stays, whatever fails.
+        renamed = True
+        sync_folder(root)
+        write_whole(root / LATEST, final.name.encode() + b"\n")
     except OSError as error:
-        words = f"checkpoint not written, an older one is kept: {error.strerror or error}"
+        if renamed:
+            words = f"{final.name} is whole, but the disk has not confirmed it" + ("; the one before is kept" * older)
+        else:
+            words = "checkpoint not written, " + ("an older one is kept" if older else "and there is no older one")
+        words += f": {error.strerror or error}"
+        if is_full(error):
+            words += f"; {what_to_free(root, None if renamed else _needed_bytes(tensors))}"
         raise OSError(error.errno, words, str(root)) from error
     finally:
-        if temporary is not None:
+        if temporary is not None and not renamed:
             shutil.rmtree(temporary, ignore_errors=True)
     _prune(root, final)
     return final
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The tensors and facts of the newest checkpoint of `path`, every byte checked.
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that was read, every byte checked: its folder, the tensors, and the facts."""
 
-    Raises FileNotFoundError when there is none, FormatError naming the file for anything missing, truncated,
-    oversized, changed or foreign.
+    folder: Path
+    tensors: dict[str, Array]
+    facts: dict[str, Any]
+
+
+def read_newest(path: str | os.PathLike[str], say: Callable[[str], object] | None = None) -> Checkpoint:
+    """The newest whole checkpoint of `path`.
+
+    One that is damaged is passed over where an older one is whole (`say`, or else a warning, names both). FileNotFoundError when
+    there is none, FormatError naming the file for anything missing, truncated, oversized, changed or foreign.
     """
-    folder = newest(path)
-    body = _read_manifest(folder / MANIFEST)
-    entry = body["files"][STATE]
+    return _newest_that(path, _read_folder, say or _warn)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The tensors and facts of `read_newest`."""
+    found = read_newest(path)
+    return found.tensors, found.facts
+
+
+def newest(path: str | os.PathLike[str]) -> Path:
+    """The folder of the newest checkpoint of `path` whose manifest is whole and whose files have the sizes that it says.
+
+    FileNotFoundError when there is none, FormatError when none is whole.
+    """
+    return _newest_that(path, lambda folder: (_check_sizes(folder), folder)[1], lambda text: None)
+
+
+def _newest_that(path: str | os.PathLike[str], read: Callable[[Path], _Found], say: Callable[[str], object]) -> _Found:
+    # A folder gets its number when it is whole, and numbers only grow. `latest` says the same for people and for older versions;
+    # it may be missing or name another folder after a kill or a disk that failed.
+    root = Path(path)
+    while True:
+        folders = sorted(_folders(root), reverse=True) if root.is_dir() else []
+        if not folders:
+            raise FileNotFoundError(2, "no checkpoint there", str(root))
+        problem: FormatError | None = None
+        for _, folder in folders:
+            try:
+                found = read(folder)
+            except FormatError as error:
+                problem = problem or error
+                continue
+            if problem is not None:
+                say(f"{problem}; the older {folder} is whole, and is taken instead")
+            return found
+        assert problem is not None
+        if sorted(_folders(root), reverse=True) == folders:
+            raise problem
+        # A run that is still going has put a newer one in their place meanwhile.
+
+
+def _read_folder(folder: Path) -> Checkpoint:
+    body = _check_sizes(folder)
     file = folder / STATE
     try:
-        size = file.stat().st_size
-        if size != entry["bytes"]:
-            raise FormatError(f"{file}: {size} bytes, the manifest says {entry['bytes']}")
         with file.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != body["files"][STATE]["sha256"]:
                 raise FormatError(f"{file}: its SHA-256 is not the manifest's: the file was changed")
-        return load_file(file), body["facts"]
+        return Checkpoint(folder, load_file(file), body["facts"])
     except OSError as error:
         raise FormatError(f"{file}: {error.strerror or error}") from error
     except (SafetensorError, KeyError) as error:
         raise FormatError(f"{file}: {error}") from error
 
 
-def newest(path: str | os.PathLike[str]) -> Path:
-    """The folder of the newest complete checkpoint of `path`; FileNotFoundError when there is none."""
-    root = Path(path)
-    folders = dict(_folders(root)) if root.is_dir() else {}
-    if not folders:
-        raise FileNotFoundError(2, "no checkpoint there", str(root))
-    pointer = root / LATEST
+def _check_sizes(folder: Path) -> dict[str, Any]:
+    body = _read_manifest(folder / MANIFEST)
+    file, expected = folder / STATE, body["files"][STATE]["bytes"]
     try:
-        with pointer.open("rb") as file:
-            name = file.read(64).decode("ascii", "replace").removesuffix("\n")
-    except FileNotFoundError:  # killed before the first pointer was written: numbered folders are complete
-        return folders[max(folders)]
+        size = file.stat().st_size
     except OSError as error:
-        raise FormatError(f"{pointer}: {error.strerror or error}") from error
-    if _FOLDER.fullmatch(name) is None or not (root / name).is_dir():
-        raise FormatError(f"{pointer}: names no checkpoint folder: {name!r}")
-    return root / name
+        raise FormatError(f"{file}: {error.strerror or error}") from error
+    if size != expected:
+        raise FormatError(f"{file}: {size} bytes, the manifest says {expected}")
+    return body
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)
+
+
+def _needed_bytes(tensors: Mapping[str, Array]) -> int:
+    """About: the header and the manifest are small."""
+    return sum(array.nbytes for array in tensors.values()) + (1 << 16)
 
 
 def _folders(root: Path) -> list[tuple[int, Path]]:
@@ -198,27 +259,13 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     return body
 
 
-def _write_latest(root: Path, name: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=root)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(name.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, root / LATEST)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(root)
-
-
 def _prune(root: Path, keep: Path) -> None:
     # A folder loses its name before its files, so that a numbered folder is complete as long as it is there.
     with contextlib.suppress(OSError):  # what cannot be removed now is removed next time
         for number, folder in _folders(root):
             if folder != keep:
-                folder.rename(root / f".tmp-old-{number}-{os.getpid()}")
-        for entry in root.glob(".tmp-*"):
+                folder.rename(root / f"{TEMPORARY}old-{number}-{os.getpid()}")
+        for entry in root.glob(f"{TEMPORARY}*"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
@@ -243,12 +290,4 @@ def _make_folder(root: Path) -> None:
     if root.is_dir():
         return
     root.mkdir(parents=True, exist_ok=True)
-    _sync_folder(root.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(root.parent)

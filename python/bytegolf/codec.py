@@ -1,6 +1,7 @@
 """How weights become a file and come back: quantisation, the artifact, and both in one step."""
 
 import importlib
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,9 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bytegolf import _bytegolf
+from bytegolf._bytegolf import MAX_DECODED_BYTES, FormatError
+from bytegolf.errors import UserError
 
 Array = npt.NDArray[Any]
 
+# For a file that this process has just written: no limit but what its tensors say.
+UNLIMITED = 2**62
 
 Specs = Iterable[Mapping[str, Any]]  # rows as of Model.specs(); "name" and "codec" are read
 
@@ -61,28 +66,50 @@ def quantise(
 def dequantise(stored: Mapping[str, Array], *, threads: int = 0) -> dict[str, Array]:
     """Turns what `quantise` returned (or an artifact held) back into float32 arrays under their own names, in order.
 
-    Raises ValueError for integers without their scales, scales of the wrong length, or a dtype other than int8, float16 and float32.
+    Raises ValueError for integers without their scales, scales of the wrong length or not finite, two tensors for one name, or a
+    dtype other than int8, float16 and float32.
     """
+    facts = {key: (array.dtype.name, array.shape) for key, array in stored.items()}
     params: dict[str, Array] = {}
-    for key, array in stored.items():
-        name = key.removesuffix(".q")
-        if array.dtype == np.int8:
-            scale = stored.get(f"{name}.scale")
-            rows = () if array.ndim < 2 else array.shape[:1]
-            if name == key or scale is None or scale.dtype != np.float16 or scale.shape != rows:
-                raise ValueError(f"tensor {key} is int8 but has no {name}.scale of float16 {rows} beside it")
-            params[name] = _bytegolf.dequantise_tensor(
-                np.ascontiguousarray(array).reshape(array.shape),
-                np.ascontiguousarray(scale).reshape(scale.shape),
-                threads,
-            )
-        elif array.dtype in (np.dtype(np.float16), np.dtype(np.float32)):
-            partner = stored.get(f"{key.removesuffix('.scale')}.q") if key.endswith(".scale") else None
-            if partner is None or partner.dtype != np.int8:
-                params[key] = array.astype(np.float32)
-        else:
-            raise ValueError(f"tensor {key} is {array.dtype}; expected int8, float16 or float32")
+    for name, key in _parameters_of(facts).items():
+        array = stored[key]
+        if array.dtype != np.int8:
+            params[name] = array.astype(np.float32)
+            continue
+        scale = stored[f"{name}.scale"]
+        if not np.isfinite(scale).all():
+            raise ValueError(f"tensor {name}.scale holds NaN or infinity")
+        params[name] = _bytegolf.dequantise_tensor(
+            np.ascontiguousarray(array).reshape(array.shape),
+            np.ascontiguousarray(scale).reshape(scale.shape),
+            threads,
+        )
     return params
+
+
+Facts = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
+
+
+def _parameters_of(facts: Facts) -> dict[str, str]:
+    """Name of each parameter -> key of its values, of what `quantise` makes; ValueError as `dequantise`."""
+    found: dict[str, str] = {}
+    for key, (dtype, shape) in facts.items():
+        name = key.removesuffix(".q")
+        if dtype == "int8":
+            rows = () if len(shape) < 2 else shape[:1]
+            if name == key or facts.get(f"{name}.scale") != ("float16", rows):
+                raise ValueError(f"tensor {key} is int8 but has no {name}.scale of float16 {rows} beside it")
+        elif dtype in ("float16", "float32"):
+            partner = facts.get(f"{key.removesuffix('.scale')}.q") if key.endswith(".scale") else None
+            if partner is not None and partner[0] == "int8":
+                continue
+            name = key
+        else:
+            raise ValueError(f"tensor {key} is {dtype}; expected int8, float16 or float32")
+        if name in found:
+            raise ValueError(f"tensors {found[name]} and {key} are both {name}")
+        found[name] = key
+    return found
 
 
 def pack_tensors(
@@ -108,27 +135,38 @@ def pack_tensors(
 
 
 def _as_array(row: dict[str, Any]) -> Array:
-    if row["dtype"] == "bfloat16":
-        try:
-            bfloat16 = importlib.import_module("ml_dtypes").bfloat16
-        except ImportError as error:
-            raise ImportError(f"tensor {row['name']} is bfloat16: install ml-dtypes to read it") from error
-        return np.asarray(row["bytes"].view(bfloat16).reshape(row["shape"]))
-    return np.asarray(row["bytes"].view(row["dtype"]).reshape(row["shape"]))
+    dtype = importlib.import_module("ml_dtypes").bfloat16 if row["dtype"] == "bfloat16" else row["dtype"]
+    return np.asarray(row["bytes"].view(dtype).reshape(row["shape"]))
 
 
-def read_artifact(path: str | os.PathLike[str], *, threads: int = 0) -> tuple[str, dict[str, Array]]:
+def read_artifact(
+    path: str | os.PathLike[str], *, threads: int = 0, max_decoded_bytes: int = MAX_DECODED_BYTES
+) -> tuple[str, dict[str, Array]]:
     """The configuration text and the arrays of an artifact, in their order, writable.
 
-    Raises FormatError naming path, offset and tensor when the file is not exactly what was written; OSError when it cannot be read.
+    Memory follows what the file really holds, up to max_decoded_bytes for all arrays together. Raises FormatError naming path,
+    offset and tensor when the file is not exactly what was written or holds more; OSError when it cannot be read; UserError for
+    bfloat16 where ml-dtypes, which brings that type to NumPy, is not installed.
     """
-    found = _bytegolf.read_artifact(os.fspath(path), threads)
+    reader = _bytegolf.ArtifactReader(os.fspath(path), max_decoded_bytes)
+    for row in reader.tensors:
+        if row["dtype"] == "bfloat16":
+            try:
+                importlib.import_module("ml_dtypes")
+            except ImportError as error:
+                raise UserError(
+                    f"{os.fspath(path)}: tensor {row['name']} is bfloat16: install ml-dtypes to read it"
+                ) from error
+            break
+    found = reader.read(threads)
     return found["config"], {row["name"]: _as_array(row) for row in found["tensors"]}
 
 
-def unpack_tensors(path: str | os.PathLike[str], *, threads: int = 0) -> dict[str, Array]:
-    """The arrays of an artifact: what `pack_tensors` was given, bit for bit. Errors as for `read_artifact`."""
-    return read_artifact(path, threads=threads)[1]
+def unpack_tensors(
+    path: str | os.PathLike[str], *, threads: int = 0, max_decoded_bytes: int = MAX_DECODED_BYTES
+) -> dict[str, Array]:
+    """The arrays of an artifact: what `pack_tensors` was given, bit for bit. Limit and errors as for `read_artifact`."""
+    return read_artifact(path, threads=threads, max_decoded_bytes=max_decoded_bytes)[1]
 
 
 def pack_parameters(
@@ -144,7 +182,46 @@ def pack_parameters(
     return pack_tensors(quantise(params, scheme, specs, threads=threads), path, config_text, threads=threads)
 
 
-def load_parameters(path: str | os.PathLike[str], *, threads: int = 0) -> tuple[str, dict[str, Array]]:
-    """The configuration text of an artifact and its parameters, dequantised to float32."""
-    config_text, stored = read_artifact(path, threads=threads)
-    return config_text, dequantise(stored, threads=threads)
+class StoredParameters:
+    """The parameters of an artifact, whose names and shapes are known before any of them is decoded."""
+
+    def __init__(self, path: str | os.PathLike[str], max_decoded_bytes: int = MAX_DECODED_BYTES) -> None:
+        """FormatError naming the file for damage, for tensors that are no parameters, and for more than max_decoded_bytes
+        of them, as float32; OSError when it cannot be read."""
+        self._path = os.fspath(path)
+        self._reader = _bytegolf.ArtifactReader(self._path, max_decoded_bytes)
+        self.config_text = self._reader.config
+        facts = {row["name"]: (str(row["dtype"]), tuple(row["shape"])) for row in self._reader.tensors}
+        try:
+            keys = _parameters_of(facts)
+        except ValueError as error:
+            raise FormatError(f"{self._path}: {error}") from error
+        self.shapes = {name: facts[key][1] for name, key in keys.items()}
+        total = 0
+        for name, shape in self.shapes.items():
+            total += 4 * math.prod(shape)
+            if total > max_decoded_bytes:
+                raise FormatError(
+                    f"{self._path}: tensor {name} of {4 * math.prod(shape)} bytes as float32: all parameters together take more "
+                    f"than max_decoded_bytes = {max_decoded_bytes}"
+                )
+
+    def read(self, threads: int = 0) -> dict[str, Array]:
+        """All parameters, dequantised to float32. FormatError for damage, NaN and infinity."""
+        stored = {row["name"]: _as_array(row) for row in self._reader.read(threads)["tensors"]}
+        try:
+            params = dequantise(stored, threads=threads)
+        except ValueError as error:
+            raise FormatError(f"{self._path}: {error}") from error
+        for name, array in params.items():
+            if not np.isfinite(array).all():
+                raise FormatError(f"{self._path}: tensor {name} holds NaN or infinity")
+        return params
+
+
+def load_parameters(
+    path: str | os.PathLike[str], *, threads: int = 0, max_decoded_bytes: int = MAX_DECODED_BYTES
+) -> tuple[str, dict[str, Array]]:
+    """The configuration text of an artifact and its parameters, dequantised to float32; see `StoredParameters`."""
+    stored = StoredParameters(path, max_decoded_bytes)
+    return stored.config_text, stored.read(threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy.typing as npt
 from bytegolf import _bytegolf
 
 Ids = npt.NDArray[np.int32]
+LARGEST_SEED = (1 << 64) - 1  # the core's keys are unsigned numbers of 64 bits
+LARGEST = (1 << 63) - 1  # of its signed numbers
 
 
 class SupportsDLPack(Protocol):
@@ -39,6 +42,14 @@ def as_ids(values: AnyArray, dimensions: int, what: str = "ids") -> Ids:
     if array.size and (array.min() < -1 or array.max() > 65535):
         raise ValueError(f"{what} must be in the vocabulary, got values from {array.min()} to {array.max()}")
     return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def in_range(name: str, value: int, low: int, high: int) -> int:
+    """`value` as Python's int; ValueError naming it when it is not in low..high, TypeError when it is no integer."""
+    number = operator.index(value)
+    if not low <= number <= high:
+        raise ValueError(f"{name} = {number} is outside {low} to {high}")
+    return number
 
 
 def document_ids(data: bytes, byte_offset: int, bos_id: int) -> Ids:

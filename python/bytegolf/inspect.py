@@ -8,6 +8,19 @@ import re
 from typing import Any
 
 from bytegolf import _bytegolf
+from bytegolf._bytegolf import MAX_DECODED_BYTES
+
+_BYTES_OF = {
+    "float64": 8,
+    "int64": 8,
+    "float32": 4,
+    "int32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "uint16": 2,
+    "int8": 1,
+    "uint8": 1,
+}
 
 
 def group_of(name: str) -> str:
@@ -15,16 +28,16 @@ def group_of(name: str) -> str:
     return re.sub(r"\d+", "*", name)
 
 
-def inspect_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the whole artifact (checksum, every stream) and says what it holds.
+def inspect_artifact(path: str | os.PathLike[str], *, max_decoded_bytes: int = MAX_DECODED_BYTES) -> dict[str, Any]:
+    """Checks the whole artifact (checksum, every stream), piece by piece without keeping a tensor, and says what it holds.
 
     Keys: `path`, `file_bytes`, `frame_bytes` (header, index, checksum), `model_bytes` (row and column classes and frequency
     tables shared by the int8 matrices), `weights` (elements, scales left out), `bits_per_weight` (of the whole file), `config`,
     `tensors` and `groups`: lists of dicts with `name`, `dtype`, `shape` (groups: `count`), `coding`, `elements`, `raw_bytes`,
     `stored_bytes`, `bits_per_weight`. stored_bytes of all tensors + frame_bytes + model_bytes = file_bytes.
-    Raises FormatError for a damaged file, OSError when it cannot be read.
+    Raises FormatError for a damaged file and for tensors of more than max_decoded_bytes together, OSError when it cannot be read.
     """
-    found = _bytegolf.read_artifact(os.fspath(path))
+    found = _bytegolf.ArtifactReader(os.fspath(path), max_decoded_bytes).check()
     tensors: list[dict[str, Any]] = []
     groups: dict[str, dict[str, Any]] = {}
     for row in found["tensors"]:
@@ -35,7 +48,7 @@ def inspect_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
             "shape": list(row["shape"]),
             "coding": row["coding"],
             "elements": elements,
-            "raw_bytes": int(row["bytes"].nbytes),
+            "raw_bytes": elements * _BYTES_OF[row["dtype"]],
             "stored_bytes": row["stored_bytes"],
         }
         tensors.append(tensor)

@@ -4,7 +4,8 @@ Every line has `kind` and `time` (seconds since 1970, UTC). Kinds:
 
 start       version, commit, machine, hardware, device, dtype, world_size (ranks), seed, config, code_sha256 (of train_gpt.py), parameters,
             step (0, or where a resumed run starts), locked (whether the writer holds a lock on this file while it lives, see
-            `writer_lives`)
+            `writer_lives`), lock (how it holds the run's folder: "system" or "file", see record/lock.py), train_sha256 and val_sha256
+            (identity of the training data, hash of the held-out ids)
 step        step, losses in nats, bpb (of the batch), grad_norm, lr_factor, bytes (read so far), bytes_per_s, elapsed_s, left_s
 val         step, weights, window, stride, bpb, nats, bytes, targets, seconds; `from` is "memory" or "artifact"
 checkpoint  step, path, seconds
@@ -14,21 +15,24 @@ track       tracker, problem, sent_step: a tracker got no further than that step
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
+from bytegolf.disk import naming
 from bytegolf.errors import UserError
 from bytegolf.log_lines import parse
 
 NAME = "log.jsonl"
-_FLOCK = "hhqqi0q"  # struct flock of 64-bit Linux: type, whence, start, length, pid
+FLOCK = "hhqqi0q"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 
 class Listener(Protocol):
@@ -46,20 +50,21 @@ class RunLog:
 
     def __init__(self, path: Path) -> None:
         """Opens for appending; a last line that a crash cut short is closed first, so that the next one is a line of its own."""
-        cut = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        self._file = path.open("a", encoding="utf-8")
-        self._locked = _lock(self._file)
+        self.path = path
+        self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._locked = _lock(self._handle)
+        self._writing = threading.Lock()  # the watch of the ranks writes from a thread of its own
         self.listeners: list[Listener] = []
-        if cut:
-            self._file.write("\n")
+        size = os.fstat(self._handle).st_size
+        if size > 0 and os.pread(self._handle, 1, size - 1) != b"\n":
+            self._append(b"\n")
 
     def write(self, kind: str, **facts: Any) -> None:
-        """Adds one line and hands it to the system."""
+        """Adds one line and hands it to the system: all of it, or, with an OSError that names the log, nothing."""
         if kind == "start":
             facts["locked"] = self._locked
         line = json.dumps({"kind": kind, "time": round(time.time(), 3), **_plain(facts)}, allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
+        self._append(line.encode("ascii") + b"\n")
         if kind != "track":  # which listeners write themselves
             for listener in self.listeners:
                 listener.wrote(kind)
@@ -68,9 +73,24 @@ class RunLog:
         """Makes the lines durable and closes the file."""
         for listener in self.listeners:
             listener.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        handle, self._handle = self._handle, -1
+        with naming(self.path):
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def _append(self, line: bytes) -> None:
+        with self._writing, naming(self.path):
+            size = os.fstat(self._handle).st_size
+            try:
+                at = 0
+                while at < len(line):
+                    at += os.write(self._handle, line[at:])
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._handle, size)
+                raise
 
 
 class NoLog:
@@ -96,10 +116,10 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def _lock(file: IO[str]) -> bool:
+def _lock(handle: int) -> bool:
     """Locks the open file for as long as this process has it open. False where the system has no such locks, or it is taken."""
     try:
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except (AttributeError, OSError):
         return False
     return True
@@ -112,11 +132,11 @@ def writer_lives(path: Path | str) -> bool | None:
     """
     try:
         with open(path, "rb") as file:
-            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked)
     except (AttributeError, OSError):
         return None
-    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+    return bool(struct.unpack(FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 
 class EmptyLog(ValueError):

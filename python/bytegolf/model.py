@@ -12,7 +12,7 @@ from bytegolf import _bytegolf
 from bytegolf._bytegolf import Losses
 from bytegolf.config import Config
 from bytegolf.device import resolve
-from bytegolf.ids import AnyArray, as_ids, document_ids
+from bytegolf.ids import LARGEST, LARGEST_SEED, AnyArray, as_ids, document_ids, in_range
 from bytegolf.scoring import evaluate
 
 __all__ = ["Losses", "Model"]
@@ -36,6 +36,7 @@ class Model(_bytegolf.Model):
     def __init__(
         self, config: Config, device: str = "cpu", dtype: str = "auto", seed: int = 0, threads: int = 0
     ) -> None:
+        seed = in_range("seed", seed, 0, LARGEST_SEED)
         super().__init__(config, *resolve(device, dtype), seed, threads)
         self._config = config if isinstance(config, Config) else Config.from_text(config.text())
 
@@ -247,4 +248,5 @@ class Model(_bytegolf.Model):
         cache: bool,
     ) -> _bytegolf.Generation:
         stops = [stop] if isinstance(stop, bytes) else list(stop)
+        seed, n = in_range("seed", seed, 0, LARGEST_SEED), in_range("n", n, 0, LARGEST)
         return _bytegolf.Generation(self, prompts, n, temperature, seed, top_p, stops, cache)

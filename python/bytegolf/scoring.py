@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bytegolf import _bytegolf
-from bytegolf.ids import AnyArray, as_ids
+from bytegolf.ids import LARGEST, AnyArray, as_ids, in_range
 
 if TYPE_CHECKING:
     from bytegolf.ranks.group import Group
@@ -54,7 +54,8 @@ def evaluate(
     rank 0 alone.
     """
     window = model.config.seq_len if window is None else window
-    stride = min(model.config.eval_stride, window) if stride is None else stride
+    window = in_range("window", window, 1, LARGEST)
+    stride = min(model.config.eval_stride, window) if stride is None else in_range("stride", stride, 1, window)
     part, parts = (group.rank, group.world) if group is not None else (0, 1)
     run = _bytegolf.Evaluation(model, as_ids(ids, 1), window, stride, part, parts)
     while run.advance():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy.typing as npt
 
 from bytegolf import _bytegolf
 from bytegolf._bytegolf import FormatError, Losses, NumericsError, ShardSet
-from bytegolf.checkpoint import STATE, newest, read_checkpoint, write_checkpoint
+from bytegolf.checkpoint import STATE, read_newest, write_checkpoint
 from bytegolf.config import Config
+from bytegolf.data_identity import data_identity
 from bytegolf.ids import AnyArray, as_ids
 from bytegolf.model import Model
 from bytegolf.ranks.group import Group
@@ -113,6 +115,8 @@ class Trainer:
                 isinstance(data, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in data)
             )
             self._data = ShardSet(data if is_place else _bytegolf.host_array(data, "data"), config.vocab_name, "train")
+        # Before the first step: what a file holds may change under the run.
+        self._data_sha256 = data_identity(self._data) if self._data is not None else ""
         self.group = group
         self.stopped = False  # whether a rank has asked to stop; see proceed()
         self._agreed = False  # with all ranks, on the next step
@@ -120,7 +124,7 @@ class Trainer:
             self._core = _bytegolf.Trainer(config, self.model, self._data)
             return
         group.same("options", config.canonical(["model", "train"]))
-        group.same("training data", f"{self.data_ids} ids")
+        group.same("training data", self.data_sha256)
         group.same("device and numbers", f"{self.model.device}, {self.model.dtype}")
         self._core = _bytegolf.Trainer(config, self.model, self._data, group.comm(self.model))
         group.watch_marks(lambda: self._core.marks)
@@ -217,6 +221,16 @@ class Trainer:
         return len(self._data) if self._data is not None else 0
 
     @property
+    def data_sha256(self) -> str:
+        """Identity of the training data: equal for equal ids in equal order, wherever they lie; "" without data."""
+        return self._data_sha256
+
+    @property
+    def whole(self) -> bool:
+        """Whether weights, moments and averages are those after `steps_done` steps: not after an error while a step moved them."""
+        return self._core.whole
+
+    @property
     def bytes(self) -> int:
         """Bytes trained on so far."""
         return int(self._core.progress["bytes"])
@@ -253,36 +267,47 @@ class Trainer:
             name: np.array(averages.get(f"{kind}/{name}", array)) for name, array in self.model.parameters().items()
         }
 
-    def checkpoint(self, path: str | os.PathLike[str]) -> Path:
+    def checkpoint(self, path: str | os.PathLike[str], *, held_out: str = "") -> Path:
         """Writes everything that `resume` needs as the newest checkpoint of the folder `path`, and removes older ones there.
 
-        All or nothing: a kill or a full disk (OSError) leaves the last good one. Returns the numbered folder. Of several ranks
-        only rank 0 writes; the others return the folder at once.
+        All or nothing: a kill or a full disk (OSError) leaves the last good one. Returns the numbered folder. `held_out`: the hash of
+        what the run is scored on, which `resume` then compares. Of several ranks only rank 0 writes; the others return the folder
+        at once. RuntimeError when an error has left a step half done.
         """
         if self.group is not None and self.group.rank != 0:
             return Path(path)
-        return write_checkpoint(path, self._core.state(), {**self._identity(), "progress": self._core.progress})
+        if not self.whole:
+            raise RuntimeError(
+                f"step {self.steps_done} has moved a part of the weights only: there is nothing whole to write"
+            )
+        facts = {**self._identity(), "held_out_sha256": held_out, "progress": self._core.progress}
+        return write_checkpoint(path, self._core.state(), facts)
 
-    def resume(self, path: str | os.PathLike[str]) -> None:
+    def resume(
+        self, path: str | os.PathLike[str], *, held_out: str = "", say: Callable[[str], object] = warnings.warn
+    ) -> None:
         """Goes back to the newest checkpoint of the folder `path`; the steps that follow have the same bits as without a stop.
+
+        `held_out` is the hash that `checkpoint` was given, compared when both are. `say` gets what could not be compared with a
+        checkpoint of an older version, and which damaged one was passed over for an older.
 
         Raises FileNotFoundError when there is none, FormatError naming file and tensor for a damaged one, ValueError for one
         of another config, dtype or data. Nothing has changed then. Of several ranks rank 0 reads, and hands it to the others;
         how many ranks wrote the checkpoint does not matter.
         """
         if self.group is None:
-            self._read(path)
+            self._read(path, held_out, say)
             return
         if self.group.rank == 0:
-            self._read(path)
+            self._read(path, held_out, say)
         progress = self.group.broadcast(self._core.progress)
         self._core.share_state()
         self._core.restore(**progress)
 
-    def _read(self, path: str | os.PathLike[str]) -> None:
-        tensors, facts = read_checkpoint(path)
-        folder = newest(path)
-        self._check_identity(folder, facts)
+    def _read(self, path: str | os.PathLike[str], held_out: str, say: Callable[[str], object]) -> None:
+        found = read_newest(path, say)
+        folder, tensors, facts = found.folder, found.tensors, found.facts
+        self._check_identity(folder, facts, held_out, say)
         progress = facts.get("progress")
         if not isinstance(progress, dict) or {k: type(v) for k, v in progress.items()} != _PROGRESS:
             raise FormatError(f"{folder}: its progress is not {', '.join(_PROGRESS)}")
@@ -293,9 +318,14 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         dtype = "float64" if self.model.dtype == "float64" else "float32"  # bfloat16 models keep float32 masters
-        return {"config": self.config.text(["model", "train"]), "dtype": dtype, "data_ids": self.data_ids}
+        return {
+            "config": self.config.text(["model", "train"]),
+            "dtype": dtype,
+            "data_ids": self.data_ids,
+            "data_sha256": self.data_sha256,
+        }
 
-    def _check_identity(self, folder: Path, facts: dict[str, Any]) -> None:
+    def _check_identity(self, folder: Path, facts: dict[str, Any], held_out: str, say: Callable[[str], object]) -> None:
         if not isinstance(facts.get("config"), str):
             raise FormatError(f"{folder}: holds no config")
         own, theirs = self._identity(), Config.stored(facts["config"], f"the options of {folder}")
@@ -305,5 +335,15 @@ class Trainer:
             differences.append(f"dtype {facts.get('dtype')} there, {own['dtype']} here")
         if facts.get("data_ids") != own["data_ids"]:
             differences.append(f"data of {facts.get('data_ids')} ids there, {own['data_ids']} here")
+        elif "data_sha256" in facts and facts["data_sha256"] != own["data_sha256"]:
+            differences.append("other training data: as many ids, but others, or in another order")
+        was_held_out = facts.get("held_out_sha256")
+        if held_out and was_held_out and was_held_out != held_out:
+            differences.append("other held-out data than the run was scored on before")
         if differences:
             raise ValueError(f"{folder}: checkpoint of another run: {'; '.join(differences)}")
+        if "data_sha256" not in facts:
+            say(
+                f"{folder}: an older version wrote it: of the training data only the number of ids could be compared, "
+                "of the held-out data nothing"
+            )

@@ -6,10 +6,10 @@ programs' state dicts carry none: to read one, name the config, which is then ch
 
 from __future__ import annotations
 
-import contextlib
+import json
+import math
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bytegolf import _bytegolf
-from bytegolf._bytegolf import FormatError
-from bytegolf.artifact import chosen_weights
+from bytegolf._bytegolf import MAX_DECODED_BYTES, FormatError
+from bytegolf.artifact import chosen_weights, some
 from bytegolf.config import Config
 from bytegolf.device import resolve
+from bytegolf.disk import write_whole
 from bytegolf.ids import AnyArray
 from bytegolf.model import Model
 from bytegolf.weights_config import differences, implied_options, shown
@@ -34,6 +35,7 @@ __all__ = ["load_safetensors", "save_safetensors", "write_safetensors"]
 
 Array = npt.NDArray[Any]
 
+HEADER_CAP_BYTES = 16 << 20
 OPTIONS = "bytegolf"  # key of our options in the metadata
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 # What a state dict may hold beside parameters, and why it is left aside.
@@ -66,19 +68,7 @@ def write_safetensors(path: str | os.PathLike[str], params: Mapping[str, AnyArra
     arrays = {name: np.asarray(_bytegolf.host_array(value, name), order="C") for name, value in params.items()}
     # "pt": the framework whose names and layout these are; other readers ask for it.
     data = save(arrays, metadata={"format": "pt", OPTIONS: config.text(["model"])})
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_whole(path, data)
     return len(data)
 
 
@@ -90,6 +80,7 @@ def load_safetensors(
     threads: int = 0,
     *,
     say: Callable[[str], object] | None = None,
+    max_decoded_bytes: int = MAX_DECODED_BYTES,
 ) -> Model:
     """The model whose weights a safetensors file holds: one written here, or a published program's state dict.
 
@@ -97,7 +88,8 @@ def load_safetensors(
     prefixes that wrappers leave (`module.`, `_orig_mod.`) are dropped. Left aside, each with a line to `say`: rotary tables, SIGReg's
     buffers, a latent head that the config has no use for, and an output matrix equal to the token table it is tied to.
     OSError when the file cannot be read; FormatError naming file and tensor for damage, unknown or missing tensors, NaN and
-    infinity; ValueError for options that do not fit, with what names and shapes say they should be.
+    infinity, and parameters that take more than max_decoded_bytes as float32; ValueError for options that do not fit, with what
+    names and shapes say they should be. Names and shapes are compared before a tensor is read or a model built.
     """
     file = _header(Path(path))
     wrong_config = FormatError if config is None else ValueError
@@ -108,22 +100,30 @@ def load_safetensors(
     if wrong:
         raise wrong_config(f"{path}: the config does not fit, its tensors say {'; '.join(wrong)}")
     device, dtype = resolve(device, dtype)
+    if config.num_layers > len(file.shapes):  # every block has tensors of its own
+        raise wrong_config(f"{path}: {len(file.shapes)} tensors for num_layers = {config.num_layers}")
     try:
-        model = Model(config, device, dtype, threads=threads)
+        shapes = {str(row["name"]): tuple(row["shape"]) for row in _bytegolf.declared_parameters(config)}
     except ValueError as error:
         raise wrong_config(f"{path}: {error}") from error
-    shapes = {row["name"]: tuple(row["shape"]) for row in model.specs()}
     aside = _left_aside(file, config, shapes)
     missing = [name for name in shapes if name not in file.shapes]
     if missing:
-        raise FormatError(f"{path}: lacks {_some(missing)}")
+        raise FormatError(f"{path}: lacks {some(missing)}")
     for name, shape in shapes.items():
         if file.shapes[name] != shape:
             raise FormatError(
                 f"{path}: tensor {file.keys[name]} has shape {file.shapes[name]}, the config makes it {shape}"
             )
+    total = sum(4 * math.prod(shape) for shape in shapes.values())
+    if total > max_decoded_bytes:
+        raise FormatError(f"{path}: parameters of {total} bytes as float32; max_decoded_bytes = {max_decoded_bytes}")
     arrays = _read(file)
     _check_aside(file, aside, arrays, config)
+    try:
+        model = Model(config, device, dtype, threads=threads)
+    except ValueError as error:
+        raise wrong_config(f"{path}: {error}") from error
     model.load_parameters({name: arrays[name] for name in shapes})
     for name, reason in aside.items():
         if say is not None:
@@ -142,8 +142,7 @@ class _File:
 
 
 def _header(path: Path) -> _File:
-    with path.open("rb"):  # an OSError that names the file
-        pass
+    _check_header(path)
     keys: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     try:
@@ -160,6 +159,36 @@ def _header(path: Path) -> _File:
     except SafetensorError as error:
         raise FormatError(f"{path}: no safetensors file: {error}") from error
     return _File(path, keys, shapes, metadata.get(OPTIONS, ""))
+
+
+def _check_header(path: Path) -> None:
+    """What the safetensors library does not look at: the size of the header before it is parsed, names given twice and names that
+    are not printable. FormatError, or an OSError that names the file."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8 or length > HEADER_CAP_BYTES:
+            raise FormatError(
+                f"{path}: no safetensors file: a header of {length} bytes in a file of {size}; {HEADER_CAP_BYTES} are allowed"
+            )
+        text = file.read(length)
+    try:
+        json.loads(text, object_pairs_hook=_no_twins)
+    except RecursionError:
+        raise FormatError(f"{path}: no safetensors file: its header nests too deeply") from None
+    except ValueError as error:
+        raise FormatError(f"{path}: no safetensors file: {error}") from error
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"its header has {name!r} twice")
+        if not name.isprintable():
+            raise ValueError(f"its header has the name {name!r}, which is not printable")
+        found[name] = value
+    return found
 
 
 def published_name(key: str) -> str:
@@ -204,7 +233,7 @@ def _left_aside(file: _File, config: Config, shapes: Mapping[str, tuple[int, ...
         else:
             aside[name] = reason
     if unknown:
-        raise FormatError(f"{file.path}: the model has no {_some(unknown)}")
+        raise FormatError(f"{file.path}: the model has no {some(unknown)}")
     return aside
 
 
@@ -247,13 +276,3 @@ def _check_aside(file: _File, aside: Mapping[str, str], arrays: Mapping[str, Arr
                 raise ValueError(
                     f"{file.path}: tensor {key} holds other frequencies than those of rope_base = {config.rope_base:g}"
                 )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -7,6 +7,7 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -78,6 +79,15 @@ TEST_F(Files, ErrorsNameThePathAndEndWithTheSystemsWords) {
               ThrowsMessage<SystemError>(EndsWith("No such file or directory")));
 }
 
+TEST_F(Files, ErrorsCarryTheSystemsNumber) {
+  try {
+    read_file(path("none"), 9);
+    FAIL() << "no error";
+  } catch (const FileError& error) {
+    EXPECT_EQ(error.error_number, ENOENT);
+  }
+}
+
 TEST_F(Files, ReadingChecksTheCapFirst) {
   write_file_atomic(path("a"), kNew);
   EXPECT_THAT([&] { read_file(path("a"), 3); }, ThrowsMessage<FormatError>(HasSubstr("4 bytes are more than the 3")));
@@ -126,6 +136,22 @@ TEST(Half, EveryValueSurvivesAndTiesGoToEven) {
   EXPECT_EQ(half_from_float(-0x1.8p-25f), 0x8001);          // more than half
   EXPECT_EQ(half_from_float(65519.0f), 0x7bff);
   EXPECT_EQ(half_from_float(65520.0f), 0x7c00);
+}
+
+// Cases 1, 2 and 6 of RFC 4231.
+TEST(Hash, HmacEqualsTheVectorsOfItsStandard) {
+  const auto mac = [](const std::string& key, const std::string& text) {
+    return hex(hmac_sha256({reinterpret_cast<const uint8_t*>(key.data()), key.size()},
+                           {reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
+  };
+  EXPECT_EQ(mac(std::string(20, '\x0b'), "Hi There"),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+  EXPECT_EQ(mac("Jefe", "what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  EXPECT_EQ(mac(std::string(131, '\xaa'), "Test Using Larger Than Block-Size Key - Hash Key First"),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+  EXPECT_TRUE(equal_in_constant_time(sha256({}), sha256({})));
+  EXPECT_FALSE(equal_in_constant_time(sha256({}), Sha256{}));
 }
 
 }  // namespace

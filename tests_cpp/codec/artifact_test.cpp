@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <zstd.h>
 
 #include <algorithm>
@@ -252,7 +253,8 @@ TEST(Artifact, LyingSizesAreRefusedBeforeMemoryIsTaken) {
       [&] {
         read(index_of(Coding::zstd, kHuge, 3, kHuge), {1, 2, 3});
       },
-      ThrowsMessage<FormatError>(HasSubstr("beyond the limit")));
+      ThrowsMessage<FormatError>(
+          HasSubstr("tensor t of 549755813888 bytes: all together unpack to more than max_decoded_bytes = 512000000")));
   EXPECT_THAT(
       [&] {
         read(index_of(Coding::raw, 3, kHuge, 3), {1, 2, 3});
@@ -260,7 +262,7 @@ TEST(Artifact, LyingSizesAreRefusedBeforeMemoryIsTaken) {
       ThrowsMessage<FormatError>(HasSubstr("ends beyond the file")));
   EXPECT_THAT(
       [&] {
-        read(index_of(Coding::raw, 3, 3, kHuge), {1, 2, 3});
+        read(index_of(Coding::raw, 3, 3, 4), {1, 2, 3});
       },
       ThrowsMessage<FormatError>(HasSubstr("tensor t does not fit record 0")));
   EXPECT_THAT(
@@ -272,7 +274,7 @@ TEST(Artifact, LyingSizesAreRefusedBeforeMemoryIsTaken) {
       [&] {
         read(index_of(Coding::raw, 4, 3, 4), {1, 2, 3});
       },
-      ThrowsMessage<FormatError>(HasSubstr("3 raw bytes for 4")));
+      ThrowsMessage<FormatError>(HasSubstr("record 0 has 3 raw bytes for 4")));
   EXPECT_THAT(
       [&] {
         read(index_of(Coding::mix, uint64_t{1} << 25, 3, uint64_t{1} << 25), {1, 2, 3});
@@ -285,6 +287,127 @@ TEST(Artifact, ABombInAZstdRecordIsRefused) {
   const Bytes bomb = zstd_compress(Bytes(64 << 20), 3);  // 64 MiB of zeros in a few kilobytes
   EXPECT_THAT([&] { unpack_artifact(pool, forged(index_of(Coding::zstd, 3, bomb.size(), 3), bomb), "x.bg"); },
               ThrowsMessage<FormatError>(HasSubstr("x.bg: byte")));
+}
+
+/// The most memory that this process ever held, in bytes.
+size_t peak_bytes() {
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  return static_cast<size_t>(use.ru_maxrss) * 1024;
+}
+
+// 400 MB are within the limit of what may be decoded, so that only what is stored can tell.
+constexpr uint64_t kMany = 400'000'000;
+
+TEST(Artifact, LiesWithinTheLimitTakeNoMemory) {
+  ThreadPool pool(1);
+  Bytes frame = zstd_compress(Bytes(100), 3);
+  Bytes lie{0x28, 0xb5, 0x2f, 0xfd, 0xa0};  // a frame of one segment with a content size of 4 bytes (RFC 8878, 3.1.1.1)
+  append_le(lie, kMany, 4);
+  for (int i = 0; i < 3; ++i) lie.push_back(i == 0 ? 1 : 0);  // a last block of nothing
+  Bytes grid(16);
+  grid[0] = 40, grid[8] = 16;
+  grid.resize(16 + 40 + 16, 0x55);
+  const size_t before = peak_bytes();
+  for (const Keep keep : {Keep::nothing, Keep::bytes}) {
+    const auto read = [&](const Bytes& index, const Bytes& records) {
+      unpack_artifact(pool, forged(index, records), "x.bg", keep);
+    };
+    EXPECT_THROW(read(index_of(Coding::raw, kMany, 3, kMany), {1, 2, 3}), FormatError);
+    EXPECT_THROW(read(index_of(Coding::zstd, kMany, frame.size(), kMany), frame), FormatError);
+    EXPECT_THROW(read(index_of(Coding::zstd, kMany, lie.size(), kMany), lie), FormatError);
+    EXPECT_THROW(read(index_of(Coding::mix, kMany, 3, kMany), {1, 2, 3}), FormatError);
+    EXPECT_THAT([&] { read(index_of(Coding::grid, kMany, grid.size(), kMany), grid); },
+                ThrowsMessage<FormatError>(HasSubstr("40 bytes of classes for 400000001 rows and columns")));
+  }
+  EXPECT_LT(peak_bytes() - before, kMany / 8);
+}
+
+TEST(Artifact, ATrueBombIsCheckedPieceByPieceAndReadUpToTheLimit) {
+  ThreadPool pool(1);
+  constexpr size_t kBomb = 256 << 20;
+  const Bytes frame = [] {  // 256 MiB of zeros as 2,048 blocks of 4 bytes, made here without the 256 MiB
+    Bytes out{0x28, 0xb5, 0x2f, 0xfd, 0x80, 0x38};  // content size of 4 bytes; window of 128 KiB
+    append_le(out, kBomb, 4);
+    for (size_t block = 0; block < kBomb >> 17; ++block) {
+      const uint64_t last = block + 1 == kBomb >> 17;
+      append_le(out, last | 1u << 1 | (uint64_t{1} << 17) << 3, 3);  // RFC 8878, 3.1.1.2: an RLE block of 128 KiB
+      out.push_back(0);
+    }
+    return out;
+  }();
+  const Bytes file = forged(index_of(Coding::zstd, kBomb, frame.size(), kBomb), frame);
+  ASSERT_LT(file.size(), 9000u);
+  const size_t before = peak_bytes();
+  const Artifact a = unpack_artifact(pool, file, "x.bg", Keep::nothing);
+  EXPECT_EQ(a.tensors.at(0).dims, std::vector<int64_t>{kBomb});
+  EXPECT_TRUE(a.tensors[0].bytes.empty());
+  EXPECT_LT(peak_bytes() - before, kBomb / 8);
+  EXPECT_THAT([&] { unpack_artifact(pool, file, "x.bg", Keep::nothing, kBomb - 1); },
+              ThrowsMessage<FormatError>(HasSubstr("max_decoded_bytes = 268435455")));
+}
+
+TEST(Artifact, CheckingSaysTheSameAsReading) {
+  Set s = every_kind();
+  ThreadPool pool(2);
+  const Bytes file = pack_artifact(pool, s.views(), "a = 1");
+  const Artifact read = unpack_artifact(pool, file, "x.bg"),
+                 checked = unpack_artifact(pool, file, "x.bg", Keep::nothing);
+  ASSERT_EQ(read.tensors.size(), checked.tensors.size());
+  for (size_t i = 0; i < read.tensors.size(); ++i) {
+    EXPECT_EQ(read.tensors[i].stored_bytes, checked.tensors[i].stored_bytes);
+    EXPECT_EQ(read.tensors[i].name, checked.tensors[i].name);
+    EXPECT_TRUE(checked.tensors[i].bytes.empty());
+  }
+  EXPECT_EQ(read.model_bytes, checked.model_bytes);
+  EXPECT_EQ(read.frame_bytes, checked.frame_bytes);
+}
+
+TEST(Artifact, AnIndexIsBoundedByTheFile) {
+  ThreadPool pool(1);
+  const auto said = [&](const Bytes& index) -> std::string {
+    try {
+      unpack_artifact(pool, forged(index, {}), "x.bg");
+    } catch (const FormatError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  Bytes records;
+  append_le(records, 0, 4);
+  append_le(records, 1000, 4);
+  records.resize(records.size() + 17000);
+  append_le(records, 0, 4);
+  EXPECT_THAT(said(records), HasSubstr("1000 records in 0 bytes"));
+  Bytes config;
+  append_le(config, (1 << 20) + 1, 4);
+  config.resize(config.size() + (1 << 20) + 1, '#');
+  config.resize(config.size() + 8);
+  EXPECT_THAT(said(config), HasSubstr("a config of 1048577 bytes"));
+  EXPECT_THAT(said(Bytes((16 << 20) + 1)), HasSubstr("16 MiB are allowed"));
+}
+
+TEST(Artifact, NamesThatMoveATerminalAreRefused) {
+  ThreadPool pool(1);
+  for (const std::string name :
+       {"a\x1b[2J", "a\nb", "a\x7f", "a\xc2\x9b", "a\xe2\x80\xae", "a\xe2\x81\xa6", "a\xd8\x9c"}) {
+    Set s;
+    s.add(name, DType::i8, {3}, {1, 2, 255});
+    EXPECT_THROW(pack_artifact(pool, s.views(), ""), InvalidArgument) << name.size();
+    Bytes index = index_of(Coding::raw, 3, 3, 3);
+    const auto at = std::find(index.begin(), index.end(), 't');
+    *(at - 2) = static_cast<uint8_t>(name.size());
+    index.insert(index.erase(at), name.begin(), name.end());
+    EXPECT_THAT(
+        [&] {
+          unpack_artifact(pool, forged(index, {1, 2, 3}), "x.bg");
+        },
+        ThrowsMessage<FormatError>(HasSubstr("control character: a\\x")));
+  }
+  Set plain;
+  plain.add("wörter und 数", DType::i8, {3}, {1, 2, 255});
+  EXPECT_NO_THROW(unpack_artifact(pool, pack_artifact(pool, plain.views(), "a = 1\n\tb = 2\r\n"), "x.bg"));
+  EXPECT_THROW(pack_artifact(pool, plain.views(), "a = \x1b"), InvalidArgument);
 }
 
 TEST(Artifact, RandomRecordsOfEveryCodingAreRefusedOrRead) {

@@ -3,8 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -128,6 +135,75 @@ TEST(SocketComm, AStrangerWithAnotherKeyIsTurnedAway) {
   EXPECT_THROW(make_socket_comm(zero, 0, peers, "this run", 0.5), SystemError);
   stranger.join();
   EXPECT_THAT(said, HasSubstr("rank 0 does not answer"));
+}
+
+// A caller of a rank's port that is none of the group.
+class Stranger {
+ public:
+  explicit Stranger(int port) : handle_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(static_cast<uint16_t>(port));
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(connect(handle_, reinterpret_cast<sockaddr*>(&to), sizeof(to)), 0);
+  }
+  ~Stranger() { close(handle_); }
+  Stranger(const Stranger&) = delete;
+  Stranger& operator=(const Stranger&) = delete;
+  void say(const std::string& bytes) { ::send(handle_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
+  /// What comes until the other end closes.
+  std::string hear() {
+    std::string all;
+    char piece[256];
+    for (ssize_t n; (n = recv(handle_, piece, sizeof(piece), 0)) > 0;) all.append(piece, static_cast<size_t>(n));
+    return all;
+  }
+
+ private:
+  int handle_;
+};
+
+TEST(SocketComm, StrangersThatKeepQuietOrTalkNonsenseDoNotHoldUpTheRanks) {
+  std::vector<std::unique_ptr<Listener>> listeners;
+  std::vector<Peer> peers;
+  std::vector<std::unique_ptr<Stranger>> strangers;
+  for (int r = 0; r < 3; ++r) {
+    listeners.push_back(std::make_unique<Listener>("127.0.0.1"));
+    peers.push_back({"127.0.0.1", listeners.back()->port()});
+    for (int i = 0; i < (r == 0 ? 200 : 60); ++i) {
+      strangers.push_back(std::make_unique<Stranger>(peers.back().port));
+      if (i % 4 == 1) strangers.back()->say("b");
+      if (i % 4 == 2) strangers.back()->say(std::string(1 << 12, '\xff'));
+      if (i % 4 == 3) strangers.back()->say("bgranks2" + std::string(72, '\0'));
+    }
+  }
+  std::vector<double> sums(3);
+  run_ranks(
+      3, [&](int64_t r) { return make_socket_comm(*listeners[static_cast<size_t>(r)], r, peers, "test", 60); },
+      [&](const std::shared_ptr<Comm>& comm) {
+        std::vector<double> x{static_cast<double>(comm->rank() + 1)};
+        comm->all_reduce(view(x));
+        comm->join();
+        sums[static_cast<size_t>(comm->rank())] = x[0];
+      });
+  EXPECT_THAT(sums, ::testing::Each(6.0));
+}
+
+TEST(SocketComm, NothingThatARankSaysFirstServesAStranger) {
+  const Listener mine("127.0.0.1"), other("127.0.0.1");
+  const std::vector<Peer> peers{{"127.0.0.1", mine.port()}, {"127.0.0.1", other.port()}};
+  std::string first, second;
+  std::thread rank([&] { EXPECT_THROW(make_socket_comm(mine, 0, peers, "key", 3), SystemError); });
+  for (std::string* heard : {&first, &second}) {
+    Stranger stranger(mine.port());
+    stranger.say(first.empty() ? std::string(80, 'x') : first + first);  // the second says back what the first heard
+    *heard = stranger.hear();
+  }
+  rank.join();
+  EXPECT_EQ(first.size(), 40u);  // a fixed magic and a fresh number: no key, no hash of one
+  EXPECT_EQ(second.size(), 40u);
+  EXPECT_EQ(first.substr(0, 8), second.substr(0, 8));
+  EXPECT_NE(first.substr(8), second.substr(8));
 }
 
 TEST(SocketComm, TensorsThatCannotBeCutAreRefused) {

@@ -7,9 +7,7 @@ import functools
 import hashlib
 import itertools
 import lzma
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from bytegolf.bundle import bootstrap
 from bytegolf.bundle.meter import LIMIT_BYTES
 from bytegolf.config import Config
 from bytegolf.device import DTYPES
+from bytegolf.disk import write_whole
 
 NAME = "train_gpt.py"
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,11 +79,8 @@ def keep(config: Config, folder: Path) -> Path | None:
     text = own_script(config)
     if text is None:
         return None
-    handle, temporary = tempfile.mkstemp(prefix=".train_gpt-", dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        file.write(text)
-    os.chmod(temporary, 0o644)
-    return Path(temporary).replace(folder / NAME)
+    write_whole(folder / NAME, text)
+    return folder / NAME
 
 
 def own_script(config: Config) -> bytes | None:

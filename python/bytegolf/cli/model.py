@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from bytegolf.cli.words import ConfigOf, Device, Dtype, Json
+from bytegolf._bytegolf import MAX_DECODED_BYTES
+from bytegolf.cli.words import ConfigOf, Device, Dtype, Json, MaxDecoded
 
 app = App(help_format="markdown")
 
@@ -24,6 +25,7 @@ def eval(
     split: Literal["", "train", "val"] = "val",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    max_decoded_bytes: MaxDecoded = MAX_DECODED_BYTES,
     as_json: Json = False,
 ) -> None:
     """Score an artifact on shards or on a file of text.
@@ -45,7 +47,7 @@ def eval(
     from bytegolf.stored.open import Stored
 
     scoring = Scoring(data, split, window=window, stride=stride)
-    eval_command(Stored(artifact, config, device, dtype), scoring, as_json)
+    eval_command(Stored(artifact, config, device, dtype, max_decoded_bytes), scoring, as_json)
 
 
 @app.command
@@ -77,7 +79,14 @@ def pack(
 
 
 @app.command
-def export(source: Path, output: Path, /, *, weights: Literal["ema", "raw", "swa"] = "ema") -> None:
+def export(
+    source: Path,
+    output: Path,
+    /,
+    *,
+    weights: Literal["ema", "raw", "swa"] = "ema",
+    max_decoded_bytes: MaxDecoded = MAX_DECODED_BYTES,
+) -> None:
     """Write weights as safetensors, under the published names and with the options inside.
 
     Parameters
@@ -91,12 +100,17 @@ def export(source: Path, output: Path, /, *, weights: Literal["ema", "raw", "swa
     """
     from bytegolf.stored.packing import export_command
 
-    export_command(source, output, weights)
+    export_command(source, output, weights, max_decoded_bytes)
 
 
 @app.command
 def inspect(
-    artifact: Path, /, *, tensors: Annotated[bool, Parameter(negative="")] = False, as_json: Json = False
+    artifact: Path,
+    /,
+    *,
+    tensors: Annotated[bool, Parameter(negative="")] = False,
+    max_decoded_bytes: MaxDecoded = MAX_DECODED_BYTES,
+    as_json: Json = False,
 ) -> None:
     """Show an artifact's tensors, bits per weight, and where its bytes go.
 
@@ -109,7 +123,7 @@ def inspect(
     """
     from bytegolf.stored.command import inspect_command
 
-    inspect_command(artifact, tensors, as_json)
+    inspect_command(artifact, tensors, as_json, max_decoded_bytes)
 
 
 @app.command
@@ -125,6 +139,7 @@ def generate(
     seed: int = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    max_decoded_bytes: MaxDecoded = MAX_DECODED_BYTES,
     as_json: Json = False,
 ) -> None:
     """Sample bytes that follow a prompt, as they come; or each of several prompts, all at once.
@@ -150,7 +165,7 @@ def generate(
     from bytegolf.stored.open import Stored
 
     sampling = Sampling(prompts or ("",), n, temperature, top_p=top_p, stop=stop or (), seed=seed)
-    generate_command(Stored(artifact, config, device, dtype), sampling, as_json)
+    generate_command(Stored(artifact, config, device, dtype, max_decoded_bytes), sampling, as_json)
 
 
 @app.command
@@ -166,6 +181,7 @@ def surprise(
     theme: Literal["auto", "dark", "light"] = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    max_decoded_bytes: MaxDecoded = MAX_DECODED_BYTES,
     as_json: Json = False,
 ) -> None:
     """Colour a text by what the model finds surprising in it, byte by byte.
@@ -191,4 +207,4 @@ def surprise(
     from bytegolf.stored.surprise import Colouring, surprise_command
 
     colouring = Colouring(file, html, window=window, stride=stride, top=top, theme=theme)
-    surprise_command(Stored(artifact, device=device, dtype=dtype), colouring, as_json)
+    surprise_command(Stored(artifact, None, device, dtype, max_decoded_bytes), colouring, as_json)

@@ -22,4 +22,11 @@ ConfigOf = Annotated[
         name="--config", help="TOML file or preset: options of a .safetensors file that carries none of its own."
     ),
 ]
+MaxDecoded = Annotated[
+    int,
+    Parameter(
+        name="--max-decoded-bytes",
+        help="Refuse a file whose tensors unpack to more; of a model, its parameters as float32.",
+    ),
+]
 Run = Annotated[Path | None, Parameter(name="--run", help="Folder of the run; by default a new one below runs/.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bytegolf.artifact import load
+from bytegolf.codec import UNLIMITED
 from bytegolf.config import Config
 from bytegolf.data.corpus import corpus_documents, corpus_kinds
 from bytegolf.data.shards import write_shards
@@ -48,7 +49,7 @@ def run_demo(folder: Path, *, seconds: float, seed: int, overrides: dict[str, st
     say("compressing the held-out text with zstd -19 and xz -9e")
     compressed = compressor_bpb(held_out)
     baselines = tuple(report.Baseline(name, compressed[name]) for name in COMPRESSORS if name in compressed)
-    model = load(folder / "artifact.bg", config.device, config.dtype)
+    model = load(folder / "artifact.bg", config.device, config.dtype, max_decoded_bytes=UNLIMITED)
     text = model.generate(PROMPT, SAMPLE_BYTES, temperature=0.8, seed=seed)
     sample = console.printable(text)
     about = report.Presentation(

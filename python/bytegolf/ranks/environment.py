@@ -46,6 +46,8 @@ class Ranks:
             raise UserError(
                 f"{self.source}: rank {self.rank} of {self.world}, local rank {self.local_rank} of {self.local_world}"
             )
+        if not 1 <= self.port <= 65535:
+            raise UserError(f"{self.source}: MASTER_PORT = {self.port}, but ports are 1 to 65535")
 
 
 def ranks_here(environment: Mapping[str, str] | None = None) -> Ranks | None:

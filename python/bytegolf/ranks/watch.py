@@ -26,6 +26,7 @@ from bytegolf.ranks.wire import Channel, Gone
 BEAT_S = 1.0
 SILENCE_S = 20.0
 LEAVE_S = 5.0  # a rank whose program is ending by itself may take this long
+REASON_CHARS = 4000  # of a failure's words that are passed on
 STATUS = 1  # of a rank that leaves because another failed
 
 
@@ -91,7 +92,7 @@ class Watch:
     def fail(self, reason: str) -> str:
         """This rank's program has failed. Tells all others; returns what came first, with its rank."""
         self._leaving = True
-        self._tell(self.rank, reason)
+        self._tell(self.rank, reason[:REASON_CHARS])
         return str(self.told)
 
     def part(self) -> None:
@@ -141,11 +142,17 @@ class Watch:
         seen = self._seen[rank]
         try:
             message, _ = self._channels[rank].receive()
-        except (OSError, ValueError):
+            self._heed(rank, message)
+        except (ValueError, TypeError, KeyError) as error:
+            seen.parted = True
+            self._failed(rank, f"it sent what is no message between ranks ({type(error).__name__}: {error})")
+        except OSError:
             seen.parted = True
             if not self._stop.is_set():
                 self._failed(rank, "its process ended without a word (killed, or its host is gone)")
-            return
+
+    def _heed(self, rank: int, message: dict[str, Any]) -> None:
+        seen = self._seen[rank]
         seen.heard = time.monotonic()
         if "beat" in message:
             seen.pulse = Pulse(**message["beat"])

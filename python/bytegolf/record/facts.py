@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
 from collections.abc import Iterable
@@ -23,7 +24,8 @@ class Unfinished(ValueError):
 @dataclass(frozen=True)
 class Facts:
     """One run by its log. Sizes in bytes, times in seconds; bpb, nats, bytes and targets are of the score of record.
-    eval_s: reading the artifact and every scoring of it. world_size: ranks. hardware: of a run that was resumed elsewhere, all."""
+    eval_s: reading the artifact and every scoring of it. world_size: ranks. hardware: of a run that was resumed elsewhere, all.
+    alone: whether its writer is known to have been the only one. train_sha256: None in logs of older versions."""
 
     log: Path
     log_sha256: str
@@ -60,6 +62,8 @@ class Facts:
     val_ids: int
     val_sha256: str
     disagreements: tuple[str, ...]  # of the log's lines with each other
+    alone: bool = True
+    train_sha256: str | None = None
 
     @property
     def loss(self) -> float:
@@ -103,7 +107,12 @@ def _facts(path: Path, lines: list[dict[str, Any]], starts: list[dict[str, Any]]
         **made,
     }
     found = tuple(_disagreements(lines, starts, end, config))
-    return Facts(path, sha256(path), **facts, disagreements=found)
+    return Facts(path, sha256(path), **facts, disagreements=found, alone=all(_alone(line) for line in starts))
+
+
+def _alone(start: dict[str, Any]) -> bool:
+    """Whether a `start` line's writer held its folder (`lock`), or its log in versions before that. The oldest do not say."""
+    return bool(start.get("lock") or start.get("locked", True))
 
 
 def _world_size(start: dict[str, Any]) -> int:
@@ -141,12 +150,15 @@ def _disagreements(
     for line in starts:
         same("seed and option seed", line["seed"], line["config"]["seed"])
         where = f"where the run was resumed at step {line['step']}"
-        for name in ("seed", "code_sha256"):
-            if line[name] != starts[0][name]:
+        for name in ("seed", "code_sha256", "train_sha256", "val_sha256"):
+            known = next((start[name] for start in starts if name in start), None)  # older versions wrote fewer
+            if line.get(name, known) != known:
                 found.append(f"{name} changed {where}")
         first, later = (Config.stored(options, "the log") for options in (starts[0]["config"], line["config"]))
+        # Neither does a tracker change what is computed, nor where the same data lies.
+        alike = ["track", *(f"{kind}_data" for kind in ("train", "val") if f"{kind}_sha256" in line)]
         for name, before, after in first.differences(later):
-            if name != "track":  # changes nothing that is computed
+            if name not in alike:
                 found.append(f"config changed {where}: {name} from {before} to {after}")
         if _world_size(line) != _world_size(starts[0]):
             found.append(f"world_size changed {where}")
@@ -156,6 +168,9 @@ def _disagreements(
     again = config_hash_like(made["config_sha256"], starts[-1]["config"], config)
     same("sha256 of the options and config_sha256", again, made["config_sha256"])
     same("code_sha256 at start and end", starts[-1]["code_sha256"], made["code_sha256"])
+    for name in ("train_sha256", "val_sha256"):
+        if name in starts[-1] and name in made:
+            same(f"{name} at start and end", starts[-1][name], made[name])
     if made["code_bytes"] is not None:
         same("code + artifact and total_bytes", made["code_bytes"] + end["artifact_bytes"], made["total_bytes"])
     for name in ("whole", "sliding"):
@@ -176,9 +191,24 @@ def _disagreements(
             claim["nats"] / math.log(2) / claim["bytes"],
             1e-9,
         )
+    found += _interleaved(lines)
     steps = [line for line in lines if line["kind"] == "step"]
     if not steps or steps[-1]["step"] != end["steps"]:
         found.append(f"last step {steps[-1]['step'] if steps else 'missing'}, but the end says {end['steps']} steps")
     elif steps[-1]["elapsed_s"] > end["train_seconds"] + 0.01:
         found.append(f"last step at {steps[-1]['elapsed_s']:.2f} s, but the end says {end['train_seconds']:.2f} s")
+    return found
+
+
+def _interleaved(lines: list[dict[str, Any]]) -> list[str]:
+    """Signs that two processes wrote the log at once: of one alone the steps increase, and it ends once."""
+    found = []
+    steps = [line["step"] for line in lines if line["kind"] == "step"]
+    for before, after in itertools.pairwise(steps):
+        if after <= before:
+            found.append(f"step {after} follows step {before}: two processes wrote this log")
+            break
+    ends = sum(line["kind"] == "end" for line in lines)
+    if ends > 1:
+        found.append(f"the run ends {ends} times: two processes wrote this log")
     return found

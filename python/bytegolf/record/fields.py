@@ -11,6 +11,7 @@ from statistics import fmean
 from pydantic import BaseModel, ConfigDict, Field
 
 from bytegolf.bundle.meter import LIMIT_BYTES, RECORD_NATS, VAL_BYTES, VAL_DOCUMENTS
+from bytegolf.disk import write_whole
 from bytegolf.record.facts import Facts
 
 CONFIDENCE = 0.99
@@ -92,7 +93,7 @@ class Submission(_Strict):
 
     def write(self, path: Path) -> None:
         """Writes the JSON with a newline at its end."""
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_whole(path, self.model_dump_json(indent=2).encode() + b"\n")
 
 
 def is_challenge_validation(run: Facts) -> bool:

@@ -11,7 +11,7 @@ from bytegolf.errors import UserError
 from bytegolf.options import resolve, split
 from bytegolf.ranks.environment import ranks_here
 from bytegolf.ranks.group import Group
-from bytegolf.record.files import new_folder
+from bytegolf.record.files import as_text, new_folder
 from bytegolf.run import report, runner
 
 
@@ -47,11 +47,11 @@ def train(source: str | None, overrides: Sequence[str], folder: Path | None, res
         return None
     words = ["bytegolf", "train", *([source] if source else []), *overrides]
     words += ["--resume", "--run", str(folder)] if resume else []
-    name = folder.name
+    name = as_text(folder.name)
     about = report.Presentation(
         name=name,
         blurb=f"{config.family}, {config.num_layers} layers of width {config.model_dim}, T = {config.seq_len}.",
-        command=shlex.join(words),
+        command=as_text(shlex.join(words)),
     )
     report.show(got, report.write_files(got, about), about)
     return got

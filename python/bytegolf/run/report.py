@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bytegolf import log
 from bytegolf._bytegolf import __version__
 from bytegolf.bundle.meter import Size
+from bytegolf.disk import write_whole
 from bytegolf.errors import UserError
 from bytegolf.record import fingerprint
 from bytegolf.screen import console
@@ -66,7 +67,7 @@ def write_files(report: Report, about: Presentation) -> dict[str, Path]:
         draw_curves(files["log"], files["curves"])
     except UserError:
         del files["curves"]
-    files["readme"].write_text(_readme(report, about, facts, "curves" in files), encoding="utf-8")
+    write_whole(files["readme"], _readme(report, about, facts, "curves" in files).encode())
     return files
 
 

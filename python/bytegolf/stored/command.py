@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bytegolf._bytegolf import MAX_DECODED_BYTES
 from bytegolf.errors import UserError
 from bytegolf.inspect import inspect_artifact
 from bytegolf.screen import console
@@ -44,9 +45,9 @@ class Sampling:
 def eval_command(stored: Stored, scoring: Scoring, as_json: bool) -> None:
     """Scores and prints."""
     path, model = model_of(stored)
-    window = scoring.window or model.config.seq_len
+    window = model.config.seq_len if scoring.window is None else scoring.window
     usual = stride_of(path, model, window) if stored.config is None else min(model.config.eval_stride, window)
-    stride = scoring.stride or usual
+    stride = usual if scoring.stride is None else scoring.stride
     data = scoring.data
     ids = ids_of(data, model.config, scoring.split)
     got = score(model, ids, window, stride)
@@ -140,9 +141,9 @@ def _shown(text: bytes) -> str:
     return text.decode("utf-8", errors="replace")
 
 
-def inspect_command(artifact: Path, tensors: bool, as_json: bool) -> None:
+def inspect_command(artifact: Path, tensors: bool, as_json: bool, max_decoded_bytes: int = MAX_DECODED_BYTES) -> None:
     """Shows what an artifact holds: groups of tensors, or with `tensors` each of them."""
-    found = inspect_artifact(artifact)
+    found = inspect_artifact(artifact, max_decoded_bytes=max_decoded_bytes)
     if as_json:
         console.print_json(found)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bytegolf._bytegolf import ShardSet
+from bytegolf._bytegolf import MAX_DECODED_BYTES, ShardSet
 from bytegolf.artifact import load
 from bytegolf.config import Config
 from bytegolf.errors import UserError
@@ -27,23 +27,31 @@ def artifact_of(path: Path) -> Path:
 @dataclass(frozen=True)
 class Stored:
     """A model on the disk, and how to compute with it: an artifact, a run folder, or weights in .safetensors, whose options
-    `config` names where they carry none."""
+    `config` names where they carry none. Parameters of more than max_decoded_bytes, as float32, are refused."""
 
     path: Path
     config: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    max_decoded_bytes: int = MAX_DECODED_BYTES
 
 
 def model_of(stored: Stored) -> tuple[Path, Model]:
     """The file and its model: of safetensors by the options that `config` names (or those inside), else of an artifact."""
     path, config, device, dtype = stored.path, stored.config, stored.device, stored.dtype
     if path.suffix == ".safetensors":
-        return path, load_safetensors(path, resolve(config) if config else None, device, dtype, say=console.say)
+        return path, load_safetensors(
+            path,
+            resolve(config) if config else None,
+            device,
+            dtype,
+            say=console.say,
+            max_decoded_bytes=stored.max_decoded_bytes,
+        )
     if config:
         raise UserError(f"--config is for .safetensors; {path} has its options inside")
     found = artifact_of(path)
-    return found, load(found, device, dtype)
+    return found, load(found, device, dtype, max_decoded_bytes=stored.max_decoded_bytes)
 
 
 def ids_of(data: str, config: Config, split: str) -> Ids:

@@ -36,9 +36,9 @@ def surprise_command(stored: Stored, colouring: Colouring, as_json: bool) -> Non
     name = "standard input" if file == "-" else file
     if not data:
         raise UserError(f"{name} holds no byte to score")
-    model = load(path, stored.device, stored.dtype)
-    window = colouring.window or model.config.seq_len
-    stride = colouring.stride or stride_of(path, model, window)
+    model = load(path, stored.device, stored.dtype, max_decoded_bytes=stored.max_decoded_bytes)
+    window = model.config.seq_len if colouring.window is None else colouring.window
+    stride = stride_of(path, model, window) if colouring.stride is None else colouring.stride
     nats = model.surprise(data, window, stride)
     shown = show(data, nats, title=f"{name}, by {path}", top_bits=colouring.top, theme=colouring.theme, limit=None)
     if html is not None:

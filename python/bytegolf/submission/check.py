@@ -116,6 +116,8 @@ def differences(one: Facts, other: Facts) -> list[str]:
         x, y = getattr(one, name), getattr(other, name)
         if x != y:
             found.append(f"{name} {x} and {y}")
+    if one.train_sha256 and other.train_sha256 and one.train_sha256 != other.train_sha256:
+        found.append(f"other training data (train_sha256 {one.train_sha256[:12]} and {other.train_sha256[:12]})")
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bytegolf import FormatError, log
 from bytegolf.bundle import script
+from bytegolf.disk import sync_folder
 from bytegolf.errors import UserError
 from bytegolf.record.facts import Facts, Unfinished, read_facts
 from bytegolf.record.fields import Submission, submission_of
@@ -96,6 +97,11 @@ def submit(folders: Sequence[Path], options: SubmissionOptions) -> SubmissionFol
     problems = rules(runs, options.track, options.seeds, options.unlimited_time, options.other_validation)
     for run, folder in zip(runs, folders, strict=True):
         problems += files(run, folder)
+        if not run.alone:
+            text = (
+                f"seed {run.seed}: {run.log} was written without a lock: two processes may have trained in this folder"
+            )
+            problems.append(Problem("not-alone", text))
         problems += _on_shards(run, options.val_data)
     if problems:
         raise Refused(problems)
@@ -107,7 +113,9 @@ def submit(folders: Sequence[Path], options: SubmissionOptions) -> SubmissionFol
         submission = _write(temporary, dict(zip(folders, runs, strict=True)), options)
         _check(temporary, target.name, options)
         temporary.chmod(0o755)
+        sync_folder(temporary)
         temporary.rename(target)
+        sync_folder(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return SubmissionFolder(target, submission, tuple(runs))

@@ -15,6 +15,7 @@ from bytegolf.errors import UserError
 from bytegolf.log_lines import parse
 from bytegolf.ranks.environment import RANK_VARIABLES
 from bytegolf.record.files import CHECKPOINTS
+from bytegolf.record.lock import refuse_if_held
 from bytegolf.sweep.results import HASHES
 
 OUTPUT = "output.log"
@@ -87,10 +88,12 @@ def command(folder: Path, config: Config, ranks: int = 1) -> list[str]:
     """Makes the folder ready and returns the command that starts the run, or resumes it from its newest checkpoint.
 
     With more than one of `ranks` that is `bytegolf launch`, which starts so many processes on this machine, a GPU each. A
-    log without a checkpoint is that of a run that must start over: it is kept as log.N.jsonl.
+    log without a checkpoint is that of a run that must start over: it is kept as log.N.jsonl. UserError naming the process that is
+    at work in the folder.
     """
     verb = ["launch", "--gpus", str(ranks)] if ranks > 1 else ["train"]
     words = [sys.executable, "-m", "bytegolf", *verb]
+    refuse_if_held(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config.to_toml(folder / "config.toml")
     if (folder / log.NAME).exists():

@@ -157,7 +157,11 @@ class LocalQueue:
                 output = entry.folder / OUTPUT
                 since = output.stat().st_size if output.exists() else 0
                 self.jobs.append(_Job(entry, slot, self._spawn(words, slot, entry), since))
-            except (OSError, ValueError) as error:  # a damaged checkpoint, a full disk: this run's trouble only
+            except (
+                OSError,
+                ValueError,
+                UserError,
+            ) as error:  # a damaged checkpoint, a full disk: this run's trouble only
                 self.board.ended(entry, str(error), self.retries, since=1 << 62)
 
     def _spawn(self, words: list[str], slot: Slot, entry: Entry) -> subprocess.Popen[bytes]:
