@@ -134,7 +134,7 @@ class Trainer {
   StepTimes times_;
   Progress progress_;
   mutable int64_t granted_ = -1;  // the last step that done() let begin
-  double started_ = 0;
+  mutable double started_ = 0, seen_ = 0;  // of now_: when elapsed() was 0 in this process; the last look
   bool running_ = false;
   bool whole_ = true;
 };
