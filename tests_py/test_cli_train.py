@@ -1,10 +1,14 @@
 """`bytegolf train` end to end on a tiny model: what the run folder holds, that its score is the artifact's, and Ctrl-C."""
 
+import gzip
 import json
+import lzma
 import signal
 import subprocess
 import sys
 import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +126,43 @@ def test_a_text_file_is_scored_as_one_document(place, tmp_path, capsys):
     scored = json.loads(capsys.readouterr().out)
     assert scored["bytes"] == scored["targets"] == len(text(5, 50))
     assert scored["floored_bpb"] is not None
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.xz", "x.txt", "x.txt.gz", "packed.txt"])
+def test_a_file_scores_as_the_shards_made_of_it(place, tmp_path, capsys, name):
+    texts = [text(7, 9), text(8, 4), b"", text(9, 6)]
+    data = texts[0] if ".txt" in name else b"".join(b'{"text": "%s"}\n' % t.replace(b"\n", b"\\n") for t in texts)
+    pack = {".xz": lzma.compress, ".gz": gzip.compress}.get(
+        Path(name).suffix, gzip.compress if "packed" in name else bytes
+    )
+    (tmp_path / name).write_bytes(pack(data))
+    assert bytegolf("data", "prepare", tmp_path / name, "--split", "val", "-o", tmp_path / "shards") == 0
+    scores = []
+    for words in (["eval", place / "run", tmp_path / "shards"], ["eval", place / "run", tmp_path / name]):
+        capsys.readouterr()
+        assert bytegolf(*words, "--json") == 0
+        scores.append(json.loads(capsys.readouterr().out))
+    assert [scores[1][k] for k in ("bpb", "nats", "bytes", "targets")] == [
+        scores[0][k] for k in ("bpb", "nats", "bytes", "targets")
+    ]
+    assert scores[0]["bytes"] == sum(map(len, texts[:1] if ".txt" in name else texts))
+    capsys.readouterr()
+    assert bytegolf("surprise", place / "run", tmp_path / name, "--json") == 0
+    costs = json.loads(capsys.readouterr().out)
+    assert costs["bpb"] == pytest.approx(scores[0]["bpb"], rel=1e-12)
+    assert costs["documents"] == (1 if ".txt" in name else 3) and costs["bytes"] == scores[0]["bytes"]
+    assert sum(costs["nats"]) + costs["nats_between_documents"] == pytest.approx(scores[0]["nats"], rel=1e-12)
+
+
+@pytest.mark.parametrize("verb", ["eval", "surprise"])
+def test_what_is_no_text_is_not_scored_unless_forced(place, tmp_path, capsys, verb):
+    with zipfile.ZipFile(tmp_path / "x.txt", "w") as archive:
+        archive.writestr("a", "inner")
+    capsys.readouterr()
+    assert bytegolf(verb, place / "run", tmp_path / "x.txt", "--json") == 2
+    assert "x.txt: this is a zip archive" in capsys.readouterr().err
+    assert bytegolf(verb, place / "run", tmp_path / "x.txt", "--format", "text", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == (tmp_path / "x.txt").stat().st_size
 
 
 def test_a_score_says_where_and_in_which_numbers_it_was_computed(place, capsys):

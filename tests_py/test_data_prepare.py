@@ -15,8 +15,8 @@ from rich.console import Console
 
 from bytegolf import FormatError
 from bytegolf.data import read_documents, write_shards
-from bytegolf.data.prepare import PrepareOptions, prepare, prepare_table
-from bytegolf.data.sources import documents_of, files_of
+from bytegolf.data.prepare import PrepareOptions, prepare, prepare_notes, prepare_table
+from bytegolf.data.sources import documents_of, files_of, find
 
 
 def run(sources, output, split="train", **options):
@@ -189,6 +189,214 @@ def test_impossible_options_are_refused(tmp_path, options):
     (tmp_path / "x.txt").write_bytes(b"x")
     with pytest.raises(ValueError):
         prepare(PrepareOptions(**{"sources": [tmp_path / "x.txt"], "output": tmp_path / "out", **options}))
+
+
+def test_empty_documents_count_for_no_rule_and_no_limit(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(lines(["", "a", "", "b", "c", "d"]))
+    x = tmp_path / "x.jsonl"
+    assert run(x, tmp_path / "first", val_first=2)[1] == {"train": [b"c", b"d"], "val": [b"a", b"b"]}
+    assert run(x, tmp_path / "every", val_every=2)[1] == {"train": [b"a", b"c"], "val": [b"b", b"d"]}
+    result, found = run(x, tmp_path / "few", val_first=1, max_documents=3)
+    assert found == {"train": [b"b", b"c"], "val": [b"a"]}
+    assert result.counts["train"].empty == 2
+
+
+def folder_of(path, **texts):
+    path.mkdir()
+    for name, text in texts.items():
+        (path / f"{name}.txt").write_bytes(text.encode())
+    return path
+
+
+def manifest(folder, split="train"):
+    return json.loads((folder / f"{split}_manifest.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["same", "spelling", "link", "hard link", "folder", "linked folder"])
+def test_a_file_of_the_validation_is_left_out_of_the_training_however_it_is_named(tmp_path, kind):
+    corpus = folder_of(tmp_path / "corpus", a="one", b="two", v="held")
+    (corpus / "sub").mkdir()
+    named = {
+        "same": corpus / "v.txt",
+        "spelling": f"{corpus}/sub/.././/v.txt",
+        "link": tmp_path / "link.txt",
+        "hard link": tmp_path / "hard.txt",
+        "folder": tmp_path / "held",
+        "linked folder": tmp_path / "held",
+    }[kind]
+    if kind == "link":
+        named.symlink_to(corpus / "v.txt")
+    elif kind == "hard link":
+        os.link(corpus / "v.txt", named)
+    elif kind == "folder":
+        named.mkdir()
+        os.link(corpus / "v.txt", named / "other name.txt")
+    elif kind == "linked folder":
+        (corpus / "v.txt").rename(corpus / "sub" / "v.txt")
+        named.symlink_to(corpus / "sub", target_is_directory=True)
+    result, found = run(corpus, tmp_path / "out", val_sources=[named])
+    assert found == {"train": [b"one", b"two"], "val": [b"held"]}
+    assert result.left_out.held_out_files == 1
+    assert manifest(tmp_path / "out")["left_out"]["held_out_files"] == 1
+    assert prepare_notes(result) == ["1 file of the validation left out of the training"]
+    _, kept = run(corpus, tmp_path / "kept", val_sources=[named], allow_overlap=True)
+    assert kept["val"] == [b"held"] and sorted(kept["train"]) == [b"held", b"one", b"two"]
+
+
+def test_a_file_is_read_once_however_often_it_is_named(tmp_path):
+    corpus = folder_of(tmp_path / "corpus", a="one", b="two")
+    (corpus / "c.txt").symlink_to("a.txt")
+    os.link(corpus / "b.txt", corpus / "d.txt")
+    (corpus / "again").symlink_to(corpus, target_is_directory=True)  # leads back to the folder itself
+    result, found = run([corpus, f"{corpus}/.", corpus / "a.txt"], tmp_path / "out")
+    assert found["train"] == [b"one", b"two"]
+    assert result.left_out.repeated_files == 2 + 4 + 1
+    assert prepare_notes(result) == ["7 files named more than once: read once"]
+
+
+def test_nothing_to_train_on_is_said(tmp_path):
+    corpus = folder_of(tmp_path / "corpus", a="one")
+    with pytest.raises(ValueError, match="every file of the sources is among val_sources"):
+        run(corpus, tmp_path / "out", val_sources=[corpus / "a.txt"])
+    copied = folder_of(tmp_path / "copied", b="one")
+    with pytest.raises(
+        ValueError, match=r"no documents for the train shards \(0 empty ones skipped, 1 held-out ones left out"
+    ):
+        run(corpus, tmp_path / "out", val_sources=[copied])
+    assert os.listdir(tmp_path / "out") == []
+
+
+# By hand; the training keeps its order. With every fourth held out, the first a stands before the one that is held out.
+@pytest.mark.parametrize(
+    ("texts", "rule", "train", "val"),
+    [
+        ("abacdbad", {"val_first": 2}, "cdd", "ab"),
+        ("abcdbcaa", {"val_every": 4}, "bcbc", "da"),
+        ("abacdbad", {"val_sources": "cx"}, "abadbad", "cx"),
+    ],
+)
+def test_no_held_out_document_is_trained_on(tmp_path, texts, rule, train, val):
+    (tmp_path / "x.jsonl").write_bytes(lines(texts))
+    sources = len(texts)
+    if "val_sources" in rule:
+        (tmp_path / "v.jsonl").write_bytes(lines(rule["val_sources"]))
+        sources += len(rule["val_sources"])
+        rule = {"val_sources": [tmp_path / "v.jsonl"]}
+    result, found = run(tmp_path / "x.jsonl", tmp_path / "out", **rule)
+    assert {split: b"".join(documents).decode() for split, documents in found.items()} == {"train": train, "val": val}
+    assert result.left_out.held_out_documents == sources - len(train) - len(val) > 0
+    facts = manifest(tmp_path / "out"), manifest(tmp_path / "out", "val")
+    assert facts[0]["left_out"]["held_out_documents"] == result.left_out.held_out_documents
+    assert facts[0]["divided_by"] == facts[1]["divided_by"] != ""
+    everything, _ = run(tmp_path / "x.jsonl", tmp_path / "kept", allow_overlap=True, **rule)
+    assert everything.documents == sources and not prepare_notes(everything)
+
+
+def shards_in(folder):
+    return {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+
+
+@pytest.mark.parametrize("family", ["byte260", "byte256"])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_one_split_is_not_made_beside_the_other_half_of_another_division(tmp_path, family, overwrite):
+    corpus, out = folder_of(tmp_path / "corpus", a="one", b="two"), tmp_path / "out"
+    run(corpus, out, val_every=2, family=family)
+    if not overwrite:
+        for path in out.glob("train_*"):
+            path.unlink()
+    before = shards_in(out)
+    with pytest.raises(
+        ValueError, match=r"holds val shards of another call, which divided its documents by val_every = 2"
+    ):
+        run(corpus, out, overwrite=overwrite, family=family)
+    assert shards_in(out) == before
+    run(corpus, out, val_first=1, overwrite=True, family=family)  # both at once
+    run(corpus, out, overwrite=True, allow_overlap=True, family=family)
+
+
+def test_splits_made_one_after_the_other_share_no_document(tmp_path):
+    corpus, other = folder_of(tmp_path / "corpus", a="one", b="two"), folder_of(tmp_path / "other", c="two", d="three")
+    run(corpus, tmp_path / "a", split="val")
+    result, found = run(other, tmp_path / "a")
+    assert found["train"] == [b"three"] and result.left_out.held_out_documents == 1
+    run(other, tmp_path / "b")
+    before = shards_in(tmp_path / "b")
+    with pytest.raises(
+        ValueError, match=r"1 documents of the train shards in .* are among the 2 that are to be held out"
+    ):
+        run(corpus, tmp_path / "b", split="val")
+    assert shards_in(tmp_path / "b") == before
+    run(corpus / "a.txt", tmp_path / "b", split="val")
+    # A folder of an earlier version: its manifest says nothing of how it was divided.
+    for name in ("train_manifest.json", "val_manifest.json"):
+        facts = manifest(tmp_path / "b", name.split("_")[0])
+        (tmp_path / "b" / name).write_text(
+            json.dumps({k: v for k, v in facts.items() if k not in ("divided_by", "left_out")})
+        )
+    result, found = run(corpus, tmp_path / "b", overwrite=True)
+    assert found["train"] == [b"two"] and result.left_out.held_out_documents == 1
+
+
+def test_shards_that_do_not_separate_documents_are_not_completed_unseen(tmp_path):
+    corpus, other = folder_of(tmp_path / "corpus", a="one"), folder_of(tmp_path / "other", b="two")
+    run(corpus, tmp_path / "out", split="val", family="byte256")
+    with pytest.raises(ValueError, match="the family byte256 does not separate documents"):
+        run(other, tmp_path / "out", family="byte256")
+    run(other, tmp_path / "out", family="byte256", allow_overlap=True)
+
+
+def test_files_about_the_data_are_no_documents_of_a_folder(tmp_path):
+    def names(folder, **more):
+        found = find([folder], **more)
+        return [path.name for path in found.files], [path.name for path in found.about]
+
+    rows = folder_of(tmp_path / "rows")
+    (rows / "x.jsonl").write_bytes(lines(["row"]))
+    (rows / "README.md").write_text("# About the rows\n")
+    (rows / "LICENSE").write_text("Do what you like\n")
+    assert names(rows) == (["x.jsonl"], ["LICENSE", "README.md"])
+    result, found = run(rows, tmp_path / "out")
+    assert found["train"] == [b"row"]
+    assert prepare_notes(result) == [
+        "2 files about the data (README, LICENSE and the like) not read: name them to have them read"
+    ]
+    assert names(rows, format="text")[1] == names(rows, glob="*.md")[1] == []
+    assert names(rows / "README.md") == (["README.md"], [])
+    texts = folder_of(tmp_path / "texts", a="one", README="about")
+    (texts / "README.md").write_text("about")
+    assert names(texts) == (["README.txt", "a.txt"], ["README.md"])
+    notes = folder_of(tmp_path / "notes")
+    (notes / "README.md").write_text("start here")
+    assert names(notes) == (["README.md"], [])
+    (notes / "a.md").write_text("a note")
+    assert names(notes) == (["README.md", "a.md"], [])
+    (notes / "README.md").write_text("---\nlicense: mit\n---\n# A card of a hub\n")
+    assert names(notes) == (["a.md"], ["README.md"])
+    (notes / "a.md").unlink()
+    with pytest.raises(ValueError, match=r"holds nothing but README\.md"):
+        names(notes)
+
+
+def test_what_is_no_text_in_a_folder_is_refused_by_name(tmp_path):
+    for name, data in (("b.csv", b"id,text\n"), ("b.arrow", b"ARROW1\0\0"), ("b.txt", gzip.compress(b"PK\x03\x04"))):
+        corpus = folder_of(tmp_path / name, a="one")
+        (corpus / name).write_bytes(data)
+        with pytest.raises(FormatError, match=rf"{name}.*: this is an? "):
+            run(corpus, tmp_path / "out")
+        assert os.listdir(tmp_path / "out") == []
+        assert len(run(corpus, tmp_path / f"{name} forced", format="text")[1]["train"]) == 2
+
+
+def test_links_to_folders_are_followed_and_links_to_nothing_refused(tmp_path):
+    outside, corpus = folder_of(tmp_path / "outside", x="far"), folder_of(tmp_path / "corpus", a="near")
+    (corpus / "more").symlink_to(outside, target_is_directory=True)
+    assert [path.read_bytes() for path in files_of(corpus)] == [b"near", b"far"]
+    (corpus / "b.txt").symlink_to(tmp_path / "fetched" / "later.txt")
+    with pytest.raises(ValueError, match=r"b\.txt is a link to .*later\.txt, which does not exist"):
+        files_of(corpus)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is neither a file nor a folder"):
+        files_of(tmp_path / "pipe")
 
 
 def test_missing_inputs_are_named(tmp_path):

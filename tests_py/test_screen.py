@@ -15,7 +15,7 @@ from bytegolf.cli import main
 from bytegolf.log import RunLog
 from bytegolf.screen import console
 from bytegolf.screen.terminal import Terminal
-from bytegolf.screen.visible import VisibleBytes, line, visible
+from bytegolf.screen.visible import VisibleBytes, one_line, visible
 
 # What a terminal obeys (ECMA-48 escapes in 7 and 8 bits, controls), what turns the order of letters, what cannot be seen, and rich's
 # own markup; with what must be shown of each.
@@ -85,7 +85,7 @@ def test_what_is_visible_stays():
     for text in ("plain", "é ü 漢字 👩\u200d👧 می\u200cخواهم", "a\tb\nc", "\u00a0", "e\u0301"):
         assert visible(text) == text
     assert visible(visible("\x1b")) == visible("\x1b")
-    assert line("a\n b\x1b\tc") == "a b\\x1b c"
+    assert one_line("a\n b\x1b\tc") == "a b\\x1b c"
 
 
 def test_bytes_become_signs_as_they_come():

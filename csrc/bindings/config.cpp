@@ -97,15 +97,17 @@ void bind_config(py::module_& m) {
           "absent", &absent_options,
           "What a stored text without any option means: each option's first default, as before it was declared.")
       .def_static(
-          "stored", &stored_options, py::arg("options"), py::arg("source"),
+          "stored",
+          [](const std::string& options, const MessageWords& source) { return stored_options(options, source.bytes); },
+          py::arg("options"), py::arg("source"),
           "Options as some version stored them, over `absent()`; ValueError naming source, line and option, and "
           "that a newer version wrote an option that is unknown here.")
       .def_static("preset", &Config::preset, py::arg("name"), "A preset; ValueError listing the known names.")
       .def_static("preset_names", &Config::preset_names, "Names of the presets.")
       .def_static(
           "parse",
-          [](const std::string& text, const std::string& source, const Config& base) {
-            return Config::parse(text, source, base);
+          [](const std::string& text, const MessageWords& source, const Config& base) {
+            return Config::parse(text, source.bytes, base);
           },
           py::arg("text"), py::arg("source"), py::arg("base"),
           "`name = value` lines laid over `base`; ValueError naming source, line and option.");

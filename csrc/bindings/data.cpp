@@ -1,4 +1,6 @@
 // Vocabularies, shards and batches, for Python.
+#include <filesystem>
+
 #include "base/check.h"
 #include "bindings/bindings.h"
 #include "bindings/paths.h"
@@ -17,7 +19,7 @@ std::shared_ptr<const ShardSet> open_shards(const std::vector<std::string>& wher
     py::list names;
     for (const std::string& path : files.paths)
       names.append(path_text(std::filesystem::path(path).filename().string()));
-    const py::cpp_function matches([files](const std::filesystem::path& name) { return files.matches(name.string()); });
+    const py::cpp_function matches([files](const PathBytes& name) { return files.matches(name.bytes); });
     places.append(py::make_tuple(path_text(files.folder), names, matches));
   }
   py::module_::import("bytegolf.manifest").attr("hold")(places, vocab.name, hashes);

@@ -13,6 +13,11 @@ struct PathBytes {
   std::string bytes;
 };
 
+/// Words for a message, which may name a path: a str with any surrogates in it. See message_text().
+struct MessageWords {
+  std::string bytes;
+};
+
 /// The path of `item`, or TypeError; ValueError for a null byte.
 inline std::string path_bytes(py::handle item) {
   py::object path = py::reinterpret_steal<py::object>(PyOS_FSPath(item.ptr()));
@@ -63,6 +68,22 @@ struct type_caster<bg::bindings::PathBytes> {
       if (!error.matches(PyExc_TypeError)) throw;
       return false;
     }
+    return true;
+  }
+};
+
+template <>
+struct type_caster<bg::bindings::MessageWords> {
+  PYBIND11_TYPE_CASTER(bg::bindings::MessageWords, const_name("str"));
+  bool load(handle source, bool) {
+    if (!PyUnicode_Check(source.ptr())) return false;
+    PyObject* encoded = PyUnicode_AsEncodedString(source.ptr(), "utf-8", "surrogateescape");
+    if (encoded == nullptr) {
+      PyErr_Clear();
+      encoded = PyUnicode_AsEncodedString(source.ptr(), "utf-8", "backslashreplace");
+    }
+    if (encoded == nullptr) throw error_already_set();
+    value.bytes = reinterpret_steal<bytes>(encoded);
     return true;
   }
 };

@@ -1,7 +1,6 @@
 """Types of the C++ core; made by scripts/make_stub.py."""
 
 import collections.abc
-import os
 import typing
 
 import numpy
@@ -9,12 +8,10 @@ import numpy.typing
 import typing_extensions
 
 __all__: list[str] = [
-    "MAX_DECODED_BYTES",
     "SHARD_HEADER_BYTES",
     "SHARD_MAGIC",
     "SHARD_VERSION",
     "Array",
-    "ArtifactReader",
     "Comm",
     "Config",
     "Evaluation",
@@ -36,7 +33,6 @@ __all__: list[str] = [
     "bench_rates",
     "cpu_target",
     "cuda_library_report",
-    "declared_parameters",
     "dequantise_tensor",
     "gemm_libraries",
     "gpu_info",
@@ -47,6 +43,7 @@ __all__: list[str] = [
     "newton_schulz",
     "option_table",
     "quantise_tensor",
+    "read_artifact",
     "rms_norm",
     "schedule",
     "shuffled",
@@ -782,40 +779,13 @@ class Evaluation:
     @property
     def total(self) -> int: ...
 
-class ArtifactReader:
-    """
-    An artifact in two steps: what its front says, then its tensors.
-    """
-    def __init__(self, path: str, max_decoded_bytes: int = 512000000) -> None:
-        """
-        Checks the file's front and checksum. FormatError naming path and offset, also when all tensors together unpack to more than max_decoded_bytes; OSError when it cannot be read.
-        """
-    def check(self, threads: int = 0) -> dict[str, typing.Any]:
-        """
-        The same without bytes: everything is decoded and checked, nothing is kept.
-        """
-    def read(self, threads: int = 0) -> dict[str, typing.Any]:
-        """
-        A dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, model_bytes.
-        """
-    @property
-    def config(self) -> str:
-        """
-        The configuration text.
-        """
-    @property
-    def tensors(self) -> list[typing.Any]:
-        """
-        One dict per tensor: name, dtype, shape, coding. Nothing is decoded for it.
-        """
-
 class ShardSet:
     """
     One checked stream of ids over shard files or an array.
     """
-    def __init__(self, data: typing.Any, family: str = "byte260", split: str = "", *, hashes: bool = False) -> None:
+    def __init__(self, data: typing.Any, family: str = "byte260", split: str = "") -> None:
         """
-        data: a file, folder or glob, a list of those, or a 1-d integer array of ids. split: 'train', 'val' or '' picks in a folder that holds both. Files of a prepared folder must be those of its manifest (bytegolf.manifest); hashes: reads every byte to compare it, however much that is. ValueError or FormatError names path and offset; UserWarning: a shard declares no vocabulary.
+        data: a file, folder or glob, a list of those, or a 1-d integer array of ids. split: 'train', 'val' or '' picks in a folder that holds both. ValueError or FormatError names path and offset.
         """
     def __len__(self) -> int: ...
     def check(self, threads: int = 1) -> None:
@@ -969,13 +939,8 @@ class Trainer:
         """
         Dict of step, snapshots, bytes, elapsed_s, first_step_s, longest_step_s.
         """
-    @property
-    def whole(self) -> bool:
-        """
-        Whether state() is that of whole steps: false after an error while weights were moving.
-        """
 
-def add_cuda_library_folder(folder: os.PathLike[str] | str | bytes) -> None:
+def add_cuda_library_folder(folder: str) -> None:
     """
     A folder to search for CUDA libraries before the system's; only before their first use.
     """
@@ -1049,11 +1014,6 @@ def cuda_library_report() -> list[typing.Any]:
     One dict per library that CUDA kernels call: name, path, version, problem (why it cannot be used), always (false: only runs on several GPUs need it).
     """
 
-def declared_parameters(config: Config) -> list[typing.Any]:
-    """
-    Model(config).specs() without the model: nothing is allocated. ValueError as there.
-    """
-
 def dequantise_tensor(
     q: typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.int8], scale: numpy.ndarray, threads: int = 0
 ) -> numpy.typing.NDArray[numpy.float32]:
@@ -1117,6 +1077,11 @@ def quantise_tensor(
 ) -> tuple[typing.Any, ...]:
     """
     (int8 array, float16 scales) of a float32 tensor, or (float16 array, None) when it stays float. `codec` is what its declaration says: matrix or other.
+    """
+
+def read_artifact(path: str, threads: int = 0) -> dict[str, typing.Any]:
+    """
+    An artifact as a dict: config, tensors (name, dtype, shape, coding, stored_bytes, bytes), file_bytes, frame_bytes, model_bytes.
     """
 
 @typing.overload
@@ -1194,7 +1159,7 @@ def vocab(family: str) -> dict[str, typing.Any]:
     """
 
 def write_artifact(
-    path: os.PathLike[str] | str | bytes,
+    path: str,
     tensors: collections.abc.Sequence[
         tuple[str, str, collections.abc.Sequence[int], typing.Annotated[numpy.typing.NDArray[typing.Any], numpy.uint8]]
     ],
@@ -1210,7 +1175,6 @@ def zstd_version() -> str:
     Version of the zstd library in the core.
     """
 
-MAX_DECODED_BYTES: int = 512000000
 SHARD_HEADER_BYTES: int = 1024
 SHARD_MAGIC: int = 20240520
 SHARD_VERSION: int = 1

@@ -305,9 +305,9 @@ TEST(Artifact, LiesWithinTheLimitTakeNoMemory) {
   Bytes lie{0x28, 0xb5, 0x2f, 0xfd, 0xa0};  // a frame of one segment with a content size of 4 bytes (RFC 8878, 3.1.1.1)
   append_le(lie, kMany, 4);
   for (int i = 0; i < 3; ++i) lie.push_back(i == 0 ? 1 : 0);  // a last block of nothing
-  Bytes grid(16);
+  Bytes grid(16 + 40 + 16, 0x55);
+  std::fill_n(grid.begin(), 16, uint8_t{0});
   grid[0] = 40, grid[8] = 16;
-  grid.resize(16 + 40 + 16, 0x55);
   const size_t before = peak_bytes();
   for (const Keep keep : {Keep::nothing, Keep::bytes}) {
     const auto read = [&](const Bytes& index, const Bytes& records) {

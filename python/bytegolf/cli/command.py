@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError
 from bytegolf._bytegolf import FormatError, NumericsError, __version__
 from bytegolf.cli import data, machine, model, submission, sweep, train, watch
 from bytegolf.errors import Stopped, UserError
-from bytegolf.screen.visible import line
+from bytegolf.screen.visible import one_line
 
 app = App(
     name="bytegolf",
@@ -71,11 +71,11 @@ def _warn(
     line: str | None = None,
 ) -> None:
     """One line for the user, without the place in the sources."""
-    sys.stderr.write("bytegolf: warning: " + " ".join(str(message).split()) + "\n")
+    sys.stderr.write(f"bytegolf: warning: {one_line(str(message))}\n")
 
 
 def _refuse(message: str, status: int) -> int:
-    sys.stderr.write(f"bytegolf: {line(message)}\n")
+    sys.stderr.write(f"bytegolf: {one_line(message)}\n")
     return status
 
 

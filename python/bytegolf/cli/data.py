@@ -24,7 +24,8 @@ class Reading:
     Parameters
     ----------
     format
-        Of the sources; auto goes by the file's name.
+        Of the sources. auto goes by each file's name and first bytes and refuses what is not text (archives, tables, pointers);
+        text takes every file as it is, unpacked where it is packed.
     glob
         File names taken from folders.
     text_field
@@ -51,11 +52,13 @@ class HeldOut:
     val_sources
         Files and folders whose documents are held out for validation.
     val_first
-        Hold out the first n documents.
+        Hold out the first n documents; empty ones do not count.
     val_every
-        Hold out every n-th document.
+        Hold out every n-th document; empty ones do not count.
     val_fraction
         Hold out this share, chosen by the hash of each document.
+    allow_overlap
+        Keep files and documents in the training that are held out, too; by default they are left out and counted.
     """
 
     split: Literal["train", "val"] = "train"
@@ -63,6 +66,7 @@ class HeldOut:
     val_first: int = 0
     val_every: int = 0
     val_fraction: float = 0.0
+    allow_overlap: Annotated[bool, Parameter(negative="")] = False
 
 
 @Parameter(name="*")
@@ -73,7 +77,7 @@ class Limits:
     Parameters
     ----------
     max_documents
-        Stop after n documents; 0 reads all.
+        Stop after n documents; empty ones do not count. 0 reads all.
     max_bytes
         Stop before more than n bytes of text; 0 reads all.
     shard_ids
@@ -121,8 +125,9 @@ def prepare(
 ) -> None:
     """Turn files and folders into shards, document by document.
 
-    Reads text files, JSON lines (plain, gz, xz, zst), Parquet, and sp1024 shards (piece by piece, with their tokenizer).
-    All or nothing is written, in memory bounded by the longest document.
+    Reads text files, JSON lines (both plain or packed: gz, xz, zst, bz2, lzma), Parquet, and sp1024 shards (piece by piece, with
+    their tokenizer). All or nothing is written, in memory bounded by the longest document. A file that is named twice is read
+    once; what is held out stands in no training shard.
 
     Parameters
     ----------
@@ -144,6 +149,8 @@ def prepare(
     words |= {"val_sources": list(held_out.val_sources)}
     options = preparing.PrepareOptions(list(sources), output, family, overwrite=overwrite, **words)
     result = preparing.prepare(options, console.stderr())
+    for note in preparing.prepare_notes(result):
+        console.say(note)
     console.stdout().print(preparing.prepare_table(result))
 
 

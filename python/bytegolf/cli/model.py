@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from bytegolf._bytegolf import MAX_DECODED_BYTES
-from bytegolf.cli.words import ConfigOf, Device, Dtype, Json, MaxDecoded
+from bytegolf.cli.words import ConfigOf, Device, Dtype, Format, Json, MaxDecoded, TextField
 
 app = App(help_format="markdown")
 
@@ -23,19 +23,22 @@ def eval(
     window: int | None = None,
     stride: int | None = None,
     split: Literal["", "train", "val"] = "val",
+    format: Format = "auto",
+    text_field: TextField = "text",
     device: Device = "auto",
     dtype: Dtype = "auto",
     max_decoded_bytes: MaxDecoded = MAX_DECODED_BYTES,
     as_json: Json = False,
 ) -> None:
-    """Score an artifact on shards or on a file of text.
+    """Score an artifact on shards or on a file of documents.
 
     Parameters
     ----------
     artifact
         Packed model, run folder, or weights in .safetensors.
     data
-        Shard file (.bin), folder or glob; any other file is one document of text.
+        Shard file (.bin), folder or glob; any other file (text, JSON lines, Parquet; plain or packed) is read as `data prepare`
+        reads it, and scores as the shards made of it do.
     window
         Ids that a window holds; by default the config's seq_len.
     stride
@@ -43,10 +46,11 @@ def eval(
     split
         Which shards of a folder that holds both.
     """
+    from bytegolf.documents import Reading
     from bytegolf.stored.command import Scoring, eval_command
     from bytegolf.stored.open import Stored
 
-    scoring = Scoring(data, split, window=window, stride=stride)
+    scoring = Scoring(data, split, window=window, stride=stride, reading=Reading(format, text_field))
     eval_command(Stored(artifact, config, device, dtype, max_decoded_bytes), scoring, as_json)
 
 
@@ -179,6 +183,8 @@ def surprise(
     stride: int | None = None,
     top: float = 8.0,
     theme: Literal["auto", "dark", "light"] = "auto",
+    format: Format = "auto",
+    text_field: TextField = "text",
     device: Device = "auto",
     dtype: Dtype = "auto",
     max_decoded_bytes: MaxDecoded = MAX_DECODED_BYTES,
@@ -191,7 +197,7 @@ def surprise(
     artifact
         Packed model, or a run folder.
     file
-        Text, one document; - reads standard input.
+        Text, JSON lines or Parquet, plain or packed, read as `data prepare` reads it; - reads standard input.
     html
         Write a page that needs nothing else, instead of printing.
     window
@@ -203,8 +209,10 @@ def surprise(
     theme
         Colours for dark or light ground; auto: as the terminal or the reader's browser says.
     """
+    from bytegolf.documents import Reading
     from bytegolf.stored.open import Stored
     from bytegolf.stored.surprise import Colouring, surprise_command
 
-    colouring = Colouring(file, html, window=window, stride=stride, top=top, theme=theme)
+    reading = Reading(format, text_field)
+    colouring = Colouring(file, html, window=window, stride=stride, top=top, theme=theme, reading=reading)
     surprise_command(Stored(artifact, None, device, dtype, max_decoded_bytes), colouring, as_json)

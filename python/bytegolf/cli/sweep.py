@@ -71,7 +71,8 @@ def report(
 ) -> None:
     """Compare groups of runs: mean, spread, interval, and one-sided tests that a mean lies below a baseline.
 
-    Student's test against a number, Welch's against a group; each plainly, and for baseline minus threshold.
+    Student's test against a number, Welch's against a group; each plainly, and for baseline minus threshold. A run counts once,
+    under whatever names it is given; runs scored on different validation data are groups of their own.
 
     Parameters
     ----------

@@ -30,3 +30,12 @@ MaxDecoded = Annotated[
     ),
 ]
 Run = Annotated[Path | None, Parameter(name="--run", help="Folder of the run; by default a new one below runs/.")]
+Format = Annotated[
+    Literal["auto", "text", "jsonl", "parquet"],
+    Parameter(
+        name="--format",
+        help="Of a file that is no shard. auto goes by its name and first bytes, as `data prepare` does, and refuses what is not "
+        "text; text takes it as one document, unpacked where it is packed.",
+    ),
+]
+TextField = Annotated[str, Parameter(name="--text-field", help="Field that holds the text, in JSON lines and Parquet.")]

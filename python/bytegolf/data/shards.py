@@ -81,6 +81,7 @@ class ShardWriter:
         self.vocab = vocab(family)
         self.folder, self.prefix, self.shard_ids, self.source = Path(folder), prefix, shard_ids, source
         self.counts = Counts()
+        self.facts: dict[str, Any] = {}  # further entries of the manifest, to be set before finish()
         self._manifest = prefix + SUFFIX
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -142,6 +143,7 @@ class ShardWriter:
             "bytes": self.counts.bytes,
             "ids": self.counts.ids,
             "empty_documents_skipped": self.counts.empty,
+            **self.facts,
             "shards": self.counts.shards,
         }
         name = self._manifest

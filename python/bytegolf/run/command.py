@@ -53,5 +53,7 @@ def train(source: str | None, overrides: Sequence[str], folder: Path | None, res
         blurb=f"{config.family}, {config.num_layers} layers of width {config.model_dim}, T = {config.seq_len}.",
         command=as_text(shlex.join(words)),
     )
-    report.show(got, report.write_files(got, about), about)
+    with runner.saying_what_to_free(folder):
+        files = report.write_files(got, about)
+    report.show(got, files, about)
     return got

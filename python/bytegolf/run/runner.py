@@ -134,7 +134,7 @@ def _run(
     if group is not None:
         group.on_failure(lambda words: journal.write("end", reason=words, step=trainer.steps_done))
     try:
-        with Progress(what, quiet=not first) as progress, _what_to_free(folder):
+        with Progress(what, quiet=not first) as progress, saying_what_to_free(folder):
             going = _Run(config, folder, device, trainer, held_out, val_sha256, journal, progress, group, lock)
             going.saved = trainer.steps_done if resume else -1
             going.start()
@@ -163,7 +163,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _what_to_free(folder: Path) -> Iterator[None]:
+def saying_what_to_free(folder: Path) -> Iterator[None]:
     """Inside, an error for want of room says where room is needed, and how to go on."""
     try:
         yield

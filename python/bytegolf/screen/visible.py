@@ -18,7 +18,7 @@ def visible(text: str) -> str:
     return _OBEYED.sub(lambda found: _escape(ord(found[0])), text)
 
 
-def line(text: str) -> str:
+def one_line(text: str) -> str:
     """The text as one line: newlines and tabs become spaces, too."""
     return visible(" ".join(text.split()))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bytegolf._bytegolf import MAX_DECODED_BYTES
+from bytegolf.documents import AS_NAMED, Reading
 from bytegolf.errors import UserError
 from bytegolf.inspect import inspect_artifact
 from bytegolf.screen import console
@@ -22,12 +23,14 @@ PROMPT_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is scored, and how: shards, which of a folder (`split`), or a file of text; windows in ids, None by the config."""
+    """What is scored, and how: shards, which of a folder (`split`), or a file of documents, which is read as `reading` says;
+    windows in ids, None by the config."""
 
     data: str
     split: str = "val"
     window: int | None = None
     stride: int | None = None
+    reading: Reading = AS_NAMED
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def eval_command(stored: Stored, scoring: Scoring, as_json: bool) -> None:
     usual = stride_of(path, model, window) if stored.config is None else min(model.config.eval_stride, window)
     stride = usual if scoring.stride is None else scoring.stride
     data = scoring.data
-    ids = ids_of(data, model.config, scoring.split)
+    ids = ids_of(data, model.config, scoring.split, scoring.reading)
     got = score(model, ids, window, stride)
     size = path.stat().st_size
     if as_json:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bytegolf._bytegolf import MAX_DECODED_BYTES, ShardSet
+import numpy as np
+
+from bytegolf._bytegolf import MAX_DECODED_BYTES, SHARD_MAGIC, ShardSet
 from bytegolf.artifact import load
 from bytegolf.config import Config
+from bytegolf.documents import Document, Reading, documents_of_file, documents_of_stream
 from bytegolf.errors import UserError
 from bytegolf.ids import Ids, document_ids
 from bytegolf.model import Model
@@ -54,17 +60,41 @@ def model_of(stored: Stored) -> tuple[Path, Model]:
     return found, load(found, device, dtype, max_decoded_bytes=stored.max_decoded_bytes)
 
 
-def ids_of(data: str, config: Config, split: str) -> Ids:
-    """A stream of ids: of shards (.bin, folder, glob), else of one document of text. UserError when nothing can be scored."""
+def ids_of(data: str, config: Config, split: str, reading: Reading) -> Ids:
+    """A stream of ids: of shards (.bin, folder, glob), else of a file's documents, as `data prepare` would write them.
+
+    UserError when nothing can be scored.
+    """
     path = Path(data)
-    if path.is_file() and path.suffix != ".bin":
-        ids = document_ids(path.read_bytes(), config.byte_offset, config.bos_id)
+    if path.is_file() and not (reading.format == "auto" and _is_shard(path)):
+        ids = stream_ids(documents_of_file(path, reading), config)
     else:
         shards = ShardSet(data, config.vocab_name, split if path.is_dir() else "")
         ids = shards.read(0, len(shards))
     if len(ids) < 2:
         raise UserError(f"{data} holds nothing to score: {len(ids)} ids, and the first is context only")
     return ids
+
+
+def _is_shard(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return path.suffix.lower() == ".bin" or file.read(4) == SHARD_MAGIC.to_bytes(4, "little")
+
+
+def documents_in(file: str, reading: Reading) -> Iterator[Document]:
+    """The documents of a file, or of standard input, whose name is -."""
+    if file != "-":
+        return documents_of_file(Path(file), reading)
+    whole = io.BufferedReader(io.BytesIO(sys.stdin.buffer.read()))
+    return documents_of_stream(whole, "standard input", reading)
+
+
+def stream_ids(documents: Iterator[Document], config: Config) -> Ids:
+    """Documents one after the other, each after bos where the family has one; empty ones are skipped, as in shards."""
+    parts = [
+        document_ids(bytes(document), config.byte_offset, config.bos_id) for document in documents if len(document)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
 
 def stride_of(path: Path, model: Model, window: int) -> int:

@@ -82,13 +82,13 @@ def live_table(board: Board) -> Table:
         score = entry.figures.get("bpb_sliding", entry.progress.bpb)
         left = entry.progress.left_s if entry.status == "running" else None
         table.add_row(
-            entry.run.name,
+            console.text(entry.run.name),
             console.text(entry.status, STYLE.get(entry.status, "dim")),
             bar,
             f"{step:,}/{steps:,}" if step else "",
             f"{score:.4f}" if score is not None else "",
             console.duration(left) if left else "",
-            entry.where if entry.status in ("running", "queued") else entry.error[:60],
+            console.text(entry.where if entry.status in ("running", "queued") else entry.error[:60]),
         )
     more = len(board.entries) - len(shown)
     table.caption = counts(board) + (f"; {more} not shown" if more else "")

@@ -183,7 +183,7 @@ def _table(runs: Sequence[Watched], width: int, height: int, plain: bool) -> Ren
         extra = (_number(step.get("lr_factor"), "{:.2f}"), _number(step.get("grad_norm"), "{:.2f}")) if wide else ()
         newest = run.final_bpb if run.final_bpb is not None else _newest(run)
         table.add_row(
-            run.place.name,
+            console.text(run.place.name),
             Text(run.standing, style=STYLE[run.standing]),
             f"{100 * run.share:.0f} %" if plain else ProgressBar(total=1.0, completed=run.share, width=10),
             f"{run.done:,}",
