@@ -57,7 +57,7 @@ def ranks(context: Context) -> Outcome:
         both = _ranks(words, run, folder, False)
         victim = draw.randrange(2)
         kills = 0
-        if both[victim].wait(draw.random() * took) is None:
+        if both[victim].wait(draw.random() * 0.8 * took) is None:
             both[victim].kill()
             kills = 1
             if both[1 - victim].wait(RANKS_LEAVE_S) is None:
