@@ -415,3 +415,22 @@ def test_a_checkpoint_of_an_older_version_says_what_it_cannot_say(tmp_path: Path
         Trainer(tiny(), ids[::-1]).resume(tmp_path / "old")
     with pytest.raises(ValueError, match="data of 3000 ids there"):
         Trainer(tiny(), ids[:-5]).resume(tmp_path / "old")
+
+
+@pytest.mark.parametrize("kind", ["weights", "first", "second", "ema", "swa"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_with_a_value_that_is_not_finite_is_refused_by_tensor(
+    tmp_path: Path, kind: str, value: float
+) -> None:
+    trainer = Trainer(tiny(), text())
+    trainer.step()
+    trainer.checkpoint(tmp_path)
+    tensors, facts = read_checkpoint(tmp_path)
+    name = [name for name in tensors if name.startswith(f"{kind}/")][-1]
+    tensors[name] = tensors[name].copy()
+    tensors[name].reshape(-1)[-1] = value
+    write_checkpoint(tmp_path, tensors, facts)
+    before = state_of(trainer)
+    with pytest.raises(FormatError, match=f"tensor {name} holds NaN or infinity"):
+        trainer.resume(tmp_path)
+    assert_equal(state_of(trainer), before)

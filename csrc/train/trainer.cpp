@@ -61,7 +61,11 @@ Trainer::~Trainer() {
 }
 
 double Trainer::elapsed() const {
-  return progress_.elapsed_s + (running_ ? now_() - started_ : 0);
+  if (!running_) return progress_.elapsed_s;
+  const double now = now_();
+  if (now < seen_) started_ -= seen_ - now;  // a clock that goes back (some virtual machines' do) takes no time away
+  seen_ = now;
+  return progress_.elapsed_s + (now - started_);
 }
 
 Clock Trainer::clock() const {
@@ -188,7 +192,7 @@ StepStats Trainer::run(int64_t micro_batches, const FetchMicroBatch& fetch, std:
   const int64_t n = progress_.step;
   BG_CHECK(n < config_.iterations, "the run is over: all", config_.iterations, "iterations are done");
   if (n == 0) averages_.start(model_->params());  // the weights may have been loaded after construction
-  if (!running_) started_ = now_(), running_ = true;
+  if (!running_) started_ = seen_ = now_(), running_ = true;
   const double began_s = elapsed();
   const Clock clock = this->clock();
   BG_CHECK(config_.train_budget_s <= 0 || !comm_ || agreed_,

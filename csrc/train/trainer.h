@@ -133,8 +133,8 @@ class Trainer {
   std::atomic<int64_t> marks_{0};
   StepTimes times_;
   Progress progress_;
-  mutable int64_t granted_ = -1;  // the last step that done() let begin
-  double started_ = 0;
+  mutable int64_t granted_ = -1;           // the last step that done() let begin
+  mutable double started_ = 0, seen_ = 0;  // of now_: when elapsed() was 0 in this process; the last look
   bool running_ = false;
   bool whole_ = true;
 };

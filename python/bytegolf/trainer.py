@@ -311,6 +311,9 @@ class Trainer:
         progress = facts.get("progress")
         if not isinstance(progress, dict) or {k: type(v) for k, v in progress.items()} != _PROGRESS:
             raise FormatError(f"{folder}: its progress is not {', '.join(_PROGRESS)}")
+        for name, array in tensors.items():  # a moment that is not finite would go unnoticed
+            if not np.isfinite(array).all():
+                raise FormatError(f"{folder / STATE}: tensor {name} holds NaN or infinity")
         try:
             self._core.load_state(tensors, **progress)
         except (ValueError, TypeError) as error:

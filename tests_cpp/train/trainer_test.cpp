@@ -194,6 +194,23 @@ TEST(Trainer, EndsWithinItsBudgetAndTheStepSizeEndsThere) {
   for (size_t i = 1; i < factors.size(); ++i) EXPECT_LE(factors[i], factors[i - 1] + 0.01);
 }
 
+TEST(Trainer, AClockThatGoesBackTakesNoTimeAwayAndItsStateCanBeRestored) {
+  Config c = tiny();
+  c.iterations = 1000;
+  TinyRun run(c);
+  double before = 0, expected = 0;
+  for (const double to : {101., 103., 50., 52., -1e8, -1e8 + 4, 7.}) {  // forwards by 1, 2, 2, 4 and 1e8 + 3 s
+    expected += std::max(0., to - run.time_s);
+    run.trainer->step();
+    run.time_s = to;
+    const Progress p = run.trainer->progress();
+    EXPECT_DOUBLE_EQ(p.elapsed_s, expected);
+    EXPECT_GE(p.elapsed_s, before);
+    EXPECT_NO_THROW(run.trainer->check(p));
+    before = p.elapsed_s;
+  }
+}
+
 TEST(Trainer, BeginsNoStepThatIsNotExpectedToEndWithinARealBudget) {
   Config c = tiny();
   c.iterations = 1000000, c.train_budget_s = 0.3, c.warmdown_iters = 10;
