@@ -339,12 +339,21 @@ def test_a_stream_without_a_name_of_a_file_is_read_the_same_way():
         of(lines("one"))
 
 
-def test_large_texts_are_whole_mapped_or_by_way_of_a_file(tmp_path, monkeypatch):
+def test_large_texts_are_whole_in_memory_or_by_way_of_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr("bytegolf.documents.read.SPOOL_BYTES", 100_000)
     data = random.Random(2).randbytes(3_000_001)
-    assert read(tmp_path, "x.txt", data) == [data]
     for size in (99_999, 100_000, 100_001, len(data)):
+        assert read(tmp_path, "x.txt", data[:size]) == [data[:size]]
         assert read(tmp_path, "x.txt.gz", gzip.compress(data[:size], 1)) == [data[:size]]
+
+
+def test_a_text_that_is_cut_short_while_it_is_used_stays_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("bytegolf.documents.read.SPOOL_BYTES", 100_000)
+    path, data = tmp_path / "x.txt", random.Random(3).randbytes(1_000_000)
+    path.write_bytes(data)
+    document = next(documents_of_file(path, Reading()))
+    os.truncate(path, 10)  # reading pages of a mapped file that are gone would end the process
+    assert bytes(document) == data
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):

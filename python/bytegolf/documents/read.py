@@ -2,7 +2,7 @@
 
 A file's name says which of these it is, its first bytes whether it is packed, and whether it is something whose bytes are
 not its text (`signs`), which is refused. What is wrong is a `FormatError` that names the file and the line or offset. Memory is
-bounded by the longest document: texts are mapped, packed ones by way of a temporary file.
+bounded: a large text goes by way of a temporary file of our own, which nobody can cut short while it is mapped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -27,8 +27,7 @@ __all__ = ["AS_NAMED", "FORMATS", "Document", "Reading", "documents_of_file", "d
 Document = bytes | bytearray | memoryview
 FORMATS = ("auto", "text", "jsonl", "parquet", "sp")
 KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".bin": "sp"}
-MAP_FROM_BYTES = 1 << 20  # smaller texts are simply read
-SPOOL_BYTES = 64 << 20  # of a packed text, before it goes to a temporary file
+SPOOL_BYTES = 64 << 20  # of a text, before it goes to a temporary file
 LINE_BYTES = 1 << 30  # of JSON; a longer one is refused, not read
 
 
@@ -81,7 +80,7 @@ def documents_of_stream(file: io.BufferedReader[Any], name: str, reading: Readin
         elif kind == "parquet":
             yield from _parquet(inner, name, reading.text_field)
         else:
-            yield _text(inner, name, mapped=not codecs)
+            yield _text(inner)
 
 
 def _bare(name: str | os.PathLike[str]) -> PurePath:
@@ -120,13 +119,8 @@ def _refuse_foreign(found: tuple[str, str] | None, kind: str, name: str) -> None
     raise FormatError(f"{name}: this is {what}; {remedy}, or say --format text to take its bytes as they are")
 
 
-def _text(file: io.BufferedReader[Any], name: str, mapped: bool) -> Document:
-    """All of a stream as one document; mapped where it is a file of some size, else by way of one."""
-    if mapped:
-        with suppress(io.UnsupportedOperation, ValueError):  # a stream that is no file, or none that can be mapped
-            if os.fstat(file.fileno()).st_size >= MAP_FROM_BYTES:
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return file.read()
+def _text(file: io.BufferedReader[Any]) -> Document:
+    """All of a stream as one document, in memory or in a mapped temporary file."""
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES, prefix="bytegolf-") as spool:
         while piece := file.read(BUFFER_BYTES):
             with _naming(tempfile.gettempdir()):
