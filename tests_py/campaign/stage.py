@@ -179,6 +179,7 @@ def in_processes(body: Callable[[int, Report], None], context: Context, jobs: in
         running[pid] = report
     for pid, report in running.items():
         _, status = os.waitpid(pid, 0)
+        shutil.rmtree(memory_folder() / f"bytegolf-torture-{pid}", ignore_errors=True)  # of one that was killed
         outcome.executions += int.from_bytes(report.count[:8], "little")
         if os.WIFSIGNALED(status):
             size = int.from_bytes(report.input[:4], "little")
