@@ -62,10 +62,10 @@ struct Model::Impl {
   void check_ids(std::span<const int32_t> given, int64_t B, int64_t T, int64_t lowest, const char* what) const {
     BG_CHECK(B >= 1 && T >= 1 && static_cast<int64_t>(given.size()) == B * T, what, "must be (B,T) = (", B, ",", T,
              "), got", given.size(), "values");
+    const int64_t V = config.vocab_size();
     for (size_t i = 0; i < given.size(); ++i)
-      BG_CHECK(given[i] >= lowest && given[i] < config.vocab_size(), what, "row", static_cast<int64_t>(i) / T,
-               "position", static_cast<int64_t>(i) % T, "holds id", given[i], "outside the vocabulary 0 ..",
-               config.vocab_size() - 1);
+      BG_CHECK(given[i] >= lowest && given[i] < V, what, "row", static_cast<int64_t>(i) / T, "position",
+               static_cast<int64_t>(i) % T, "holds id", given[i], "outside the vocabulary 0 ..", V - 1);
   }
 
   // Makes or finds the plan for these sizes.
