@@ -15,7 +15,7 @@ from bytegolf.cli import main
 from bytegolf.log import RunLog
 from bytegolf.screen import console
 from bytegolf.screen.terminal import Terminal
-from bytegolf.screen.visible import VisibleBytes, one_line, visible
+from bytegolf.visible import VisibleBytes, one_line, visible
 
 # What a terminal obeys (ECMA-48 escapes in 7 and 8 bits, controls), what turns the order of letters, what cannot be seen, and rich's
 # own markup; with what must be shown of each.

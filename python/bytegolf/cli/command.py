@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError
 from bytegolf._bytegolf import FormatError, NumericsError, __version__
 from bytegolf.cli import data, machine, model, submission, sweep, train, watch
 from bytegolf.errors import Stopped, UserError
-from bytegolf.screen.visible import one_line
+from bytegolf.visible import one_line
 
 app = App(
     name="bytegolf",

@@ -110,7 +110,7 @@ def config(preset: str = "byte260-jepa", /, *overrides: str, docs: bool = True) 
         With the unit and meaning of each option as a comment.
     """
     from bytegolf.options import resolve
-    from bytegolf.screen.visible import visible
+    from bytegolf.visible import visible
 
     text = resolve(preset, overrides).toml(docs=docs)
     sys.stdout.write(visible(text) if sys.stdout.isatty() else text)

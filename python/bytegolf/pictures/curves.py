@@ -10,7 +10,7 @@ from typing import Any
 from bytegolf.errors import UserError
 from bytegolf.extras import need
 from bytegolf.log import read_log
-from bytegolf.screen.visible import visible
+from bytegolf.visible import visible
 
 LARGEST = 1e100  # of a value that is drawn: axes are as long as sums of them
 INK, FAINT, GRID = "#222222", "#9aa0a6", "#eceff1"

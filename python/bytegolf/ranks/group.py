@@ -21,6 +21,7 @@ from bytegolf.ranks.environment import Ranks
 from bytegolf.ranks.rendezvous import meet
 from bytegolf.ranks.watch import STATUS, Pulse, Watch
 from bytegolf.ranks.wire import Gone
+from bytegolf.visible import one_line
 
 MEET_S = 120.0  # for all ranks to come
 FIRST_WORD_S = 1.5  # a lost connection is mostly the echo of a failure elsewhere, which is about to be reported
@@ -195,7 +196,7 @@ class Group:
         words = " ".join(str(error).split()) or type(error).__name__
         first = self._watch.fail(words.removeprefix(f"rank {self.rank}: "))
         if not first.startswith(f"rank {self.rank}: "):  # this error is the echo of another rank's
-            sys.stderr.write(f"bytegolf: {first}; rank {self.rank} leaves\n")
+            sys.stderr.write(f"bytegolf: {one_line(first)}; rank {self.rank} leaves\n")
         threading.Thread(target=_end_soon, daemon=True).start()
 
 

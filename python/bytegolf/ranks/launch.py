@@ -16,6 +16,7 @@ from typing import IO
 
 from bytegolf.errors import UserError
 from bytegolf.ranks.environment import RANK_VARIABLES, free_port
+from bytegolf.visible import one_line, visible
 
 GRACE_S = 25.0  # between the first rank that fails and the killing of those still there
 
@@ -156,13 +157,13 @@ def _status(status: int) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"bytegolf launch: {text}\n")
+    sys.stderr.write(f"bytegolf launch: {one_line(text)}\n")
     sys.stderr.flush()
 
 
 def _prefix(stream: IO[bytes], rank: int) -> None:
     for line in stream:
-        sys.stderr.write(f"[rank {rank}] {line.decode(errors='replace').rstrip()}\n")
+        sys.stderr.write(f"[rank {rank}] {visible(line.decode(errors='replace').rstrip())}\n")
         sys.stderr.flush()
 
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 
 from bytegolf.ranks.environment import Ranks
 from bytegolf.ranks.wire import Channel
+from bytegolf.visible import one_line
 
 MAGIC = b"bytegolf ranks 2"
 PORTS = 16  # tried in turn, since the first may be taken
@@ -249,7 +250,7 @@ def _has_left(connection: socket.socket) -> bool:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"bytegolf: {text}\n")
+    sys.stderr.write(f"bytegolf: {one_line(text)}\n")
     sys.stderr.flush()
 
 

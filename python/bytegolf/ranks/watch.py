@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bytegolf.ranks.wire import Channel, Gone
+from bytegolf.visible import one_line
 
 BEAT_S = 1.0
 SILENCE_S = 20.0
@@ -192,7 +193,7 @@ class Watch:
         else:
             callbacks = threading.Thread(target=self._call_back, daemon=True)
             callbacks.start()
-            sys.stderr.write(f"bytegolf: {self.told}; rank {self.rank} leaves\n")
+            sys.stderr.write(f"bytegolf: {one_line(str(self.told))}; rank {self.rank} leaves\n")
             sys.stderr.flush()
             time.sleep(0.5)  # for what is still to be sent
             callbacks.join(LEAVE_S)

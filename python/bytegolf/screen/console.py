@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bytegolf.screen.visible import visible
+from bytegolf.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

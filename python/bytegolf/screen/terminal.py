@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from bytegolf.screen.visible import visible
+from bytegolf.visible import visible
 
 
 class Terminal(Console):

@@ -14,9 +14,9 @@ from bytegolf.documents import AS_NAMED, Reading
 from bytegolf.errors import UserError
 from bytegolf.inspect import inspect_artifact
 from bytegolf.screen import console
-from bytegolf.screen.visible import VisibleBytes
 from bytegolf.stored.open import Stored, ids_of, model_of, stride_of
 from bytegolf.streams import score
+from bytegolf.visible import VisibleBytes
 
 PROMPT_BYTES = 1 << 20
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from bytegolf.compare.places import LoggedRun, is_sweep, places
 from bytegolf.errors import UserError
 from bytegolf.screen import console
-from bytegolf.screen.visible import visible
 from bytegolf.sweep.results import read_results
+from bytegolf.visible import visible
 from bytegolf.watch.draw import frame, line, words
 from bytegolf.watch.state import OVER, Watched
 
