@@ -235,6 +235,27 @@ def test_damage_in_the_data_ends_a_run_with_a_checkpoint_an_end_line_and_the_wor
     assert steps_of(place / "run") == list(range(1, STEPS + 1))
 
 
+def test_a_shard_cut_short_under_a_run_ends_it_with_a_checkpoint_and_the_place(place, monkeypatch, capsys):
+    shard = next((place / "data").glob("train_*.bin"))
+    step, size = Trainer.step, shard.stat().st_size
+
+    def cutting(self):
+        if self.steps_done == 3:
+            os.truncate(shard, 1024)
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", cutting)
+        assert (
+            bytegolf(*words(place, "iterations=100000"), "--run", place / "run") == 2
+        )  # batches read ahead are used up first
+    words_said = said(capsys)
+    assert shard.name in words_said and "1024" in words_said and size > 1024
+    end = read_log(place / "run" / "log.jsonl")[-1]
+    assert end["kind"] == "end" and shard.name in end["reason"]
+    assert read_checkpoint(place / "run" / "checkpoints")[1]["progress"]["step"] == end["step"] >= 3
+
+
 def test_a_full_disk_keeps_the_newest_checkpoint_and_says_what_to_free(place):
     if driver.library() is None:
         pytest.skip("no C compiler")
