@@ -42,7 +42,9 @@ def main() -> None:
         found = json.loads(bytegolf("doctor", "--json", where=folder))
         text = b"A wheel turns, and the road is read byte by byte. " * 200
         (Path(folder) / "text.txt").write_bytes(text)
-        (Path(folder) / "held-out.txt").write_bytes(b"Other wheels turn on other roads, and are read byte by byte, too. " * 100)
+        (Path(folder) / "held-out.txt").write_bytes(
+            b"Other wheels turn on other roads, and are read byte by byte, too. " * 100
+        )
         bytegolf("data", "prepare", "text.txt", "--val-sources", "held-out.txt", "-o", "data", where=folder)
         data = ("train_data=data", "val_data=data", "device=cpu")
         bytegolf("train", "byte260-jepa", *data, *TINY, *SHORT, "--run", "run", where=folder)
