@@ -61,7 +61,7 @@ def collect(what: Sequence[Path], score: str) -> tuple[list[RunGroup], list[str]
     lone = [_read_run(path, score) for path in alone]
     runs, notes = _each_once([*found, *lone])
     lone = [run for run in runs if run.group is None]
-    # Runs on another amount of training data are no runs of one group, whatever the folder is called.
+    # Runs on another amount of training data do not belong to one group, whatever the folder is called.
     sized = all(run.train_ids is not None for run in lone)
     groups = names_of_groups([run.options | ({"train_ids": run.train_ids} if sized else {}) for run in lone])
     by_name: dict[str, list[ScoredRun]] = {}

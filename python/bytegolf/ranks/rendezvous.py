@@ -218,7 +218,7 @@ class _Meeting:
                 self._turn_away(guest, selector, why)
 
     def _judge(self, guest: _Guest, selector: selectors.BaseSelector) -> str:
-        """Why the caller is no rank of this run; "" once it has its place."""
+        """Why the caller is not a rank of this run; "" once it has its place."""
         kind, rank, world, fresh, proof = _CLAIM.unpack(guest.said)
         claim = _Claim(kind, rank, world, self._port, guest.challenge, fresh)
         if not hmac.compare_digest(proof, claim.proof(self._ranks.key, b"caller")):

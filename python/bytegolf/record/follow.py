@@ -23,7 +23,7 @@ class LogTail:
         self._file_id = (0, 0)
 
     def read(self) -> list[dict[str, Any]]:
-        """New lines; a last one without its line break waits until it is whole, what is no line of a log is skipped, and a line
+        """New lines; a last one without its line break waits until it is whole, what is not a line of a log is skipped, and a line
         with a value of a wrong type is skipped with a word in `faults`.
 
         Where another file has come in its place, its lines from the start: `files` has grown then. OSError when the file is
