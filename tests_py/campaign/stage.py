@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +99,7 @@ class Stage:
 # Parsers in Python: many executions of one function, in processes of their own.
 
 
-class Parser:
+class Parser(ABC):
     """A parser under attack: valid inputs, how they are changed, one execution, and what it may raise."""
 
     allowed: tuple[type[BaseException], ...] = (ValueError, OSError)
@@ -107,17 +108,17 @@ class Parser:
         """`folder` is this process's own, in memory where possible."""
         self.folder = folder
 
+    @abstractmethod
     def seeds(self) -> list[bytes]:
         """Inputs that are accepted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mutate(self, draw: random.Random, data: bytes) -> bytes:
         """A changed input."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attempt(self, data: bytes) -> None:
         """One execution. Whatever it raises beyond `allowed` is a finding; so is AssertionError."""
-        raise NotImplementedError
 
 
 def fuzz(make: Callable[[Path], Parser], context: Context) -> Outcome:

@@ -1,8 +1,8 @@
 """How finished shards get to their names: one process at a time in a folder, and all of them or none.
 
 A set of files is staged in folders of its own below the one it is meant for. Then the journal is written, which says what is to be
-moved and removed; that is the moment at which the new set counts. After a kill before it the folder holds what it held; after a
-kill behind it readers refuse the folder (`bytegolf.manifest.hold`) until the next writer has finished the moves.
+moved and removed; that is the moment at which the new set counts. A kill before it leaves the folder as it was; after a
+later one, readers refuse the folder (`bytegolf.manifest.hold`) until the next writer has finished the moves.
 """
 
 from __future__ import annotations
